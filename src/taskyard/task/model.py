@@ -1,0 +1,296 @@
+"""The words of the domain, as frozen records. They are stored and sent as they are.
+
+Times are seconds since the epoch, stamped by the manager; durations are seconds; sizes are bytes. Amounts of resources
+are whole thousandths (:func:`thousandths`), so that what is given back is exactly what was taken.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, dataclass_transform
+
+import msgspec
+
+DEFAULT_NAMESPACE = "default"
+SLOTS = "slots"
+
+
+class ReturnType(enum.StrEnum):
+    """What a finished task's return value is: nothing, its stdout, that parsed as JSON, or its artifacts' paths."""
+
+    NONE = "none"
+    TEXT = "text"
+    JSON = "json"
+    FILE = "file"
+
+
+class StateName(enum.StrEnum):
+    """The contract's six words."""
+
+    CREATED = "created"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class Reason(enum.StrEnum):
+    """Why an attempt did not finish well."""
+
+    EXIT = "exit"
+    SIGNAL = "signal"
+    TIMEOUT = "timeout"
+    OOM = "oom"
+    LOST = "lost"
+    START = "start"
+    DRAINED = "drained"
+    ENVIRONMENT = "environment"
+    FILES = "files"
+    REJECTED = "rejected"
+    OUTPUT = "output"
+
+
+class StopCause(enum.StrEnum):
+    """Who asked for the stop of an open attempt. Delete beats update, update beats user."""
+
+    USER = "user"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+class Stream(enum.StrEnum):
+    STDOUT = "stdout"
+    STDERR = "stderr"
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Base of the domain's records: immutable, defaults left out on the wire. The decorator tells type checkers that
+    records are frozen as their base is."""
+
+
+class FileRef(Record):
+    """A file of a task, at ``path`` relative to its working directory. ``content`` is set where the file travels inside
+    the message; else it comes from the repository by its SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+    content: bytes | None = None
+    executable: bool = False
+
+
+class Spec(Record, kw_only=True):
+    """What a task runs. ``arguments`` is what would follow ``python``. ``timeout`` limits one run, in seconds."""
+
+    arguments: tuple[str, ...]
+    files: tuple[FileRef, ...] = ()
+    return_type: ReturnType = ReturnType.NONE
+    env: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+    timeout: float | None = None
+    grace: float = 5.0
+    retries: int = 0
+    max_losses: int = 3
+    priority: int = 0
+    labels: dict[str, str] = {}
+    resources: dict[str, int] = {}
+
+
+class SpecChange(Record, kw_only=True):
+    """An update of a spec: what is UNSET stays as it is."""
+
+    arguments: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    files: tuple[FileRef, ...] | msgspec.UnsetType = msgspec.UNSET
+    return_type: ReturnType | msgspec.UnsetType = msgspec.UNSET
+    env: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    secrets: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    timeout: float | msgspec.UnsetType | None = msgspec.UNSET
+    grace: float | msgspec.UnsetType = msgspec.UNSET
+    retries: int | msgspec.UnsetType = msgspec.UNSET
+    max_losses: int | msgspec.UnsetType = msgspec.UNSET
+    priority: int | msgspec.UnsetType = msgspec.UNSET
+    labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    resources: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+
+    def merged_into(self, spec: Spec) -> Spec:
+        """The next revision of ``spec``."""
+        changes: dict[str, Any] = {
+            name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not msgspec.UNSET
+        }
+        return msgspec.structs.replace(spec, **changes)
+
+
+class Requirement(msgspec.Struct, frozen=True):
+    """What an executor must offer to run a task. Hashable: tasks of one requirement queue together."""
+
+    labels: tuple[tuple[str, str], ...] = ()
+    resources: tuple[tuple[str, int], ...] = ((SLOTS, 1000),)
+
+
+class Created(Record, tag="created"):
+    """Waiting for room; not before ``not_before``."""
+
+    not_before: float = 0.0
+
+
+class Scheduled(Record, tag="scheduled"):
+    """Claimed for an executor, which has not said yet that it runs."""
+
+    executor_id: str
+    stop: StopCause | None = None
+
+
+class Running(Record, tag="running"):
+    executor_id: str
+    started_at: float
+    stop: StopCause | None = None
+
+
+class Finished(Record, tag="finished"):
+    ended_at: float
+
+
+class Failed(Record, tag="failed"):
+    ended_at: float
+    reason: Reason
+
+
+class Stopped(Record, tag="stopped"):
+    ended_at: float
+
+
+State = Created | Scheduled | Running | Finished | Failed | Stopped
+Open = Scheduled | Running
+Ended = Finished | Failed | Stopped
+
+
+class Artifact(Record):
+    """A file that an attempt left in its output folder; its bytes are in the repository."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Outcome(Record, kw_only=True):
+    """How an attempt ended. ``reason`` is None where it ended well or was stopped; ``stopped`` is true where a stop's
+    signal came before the exit. ``started_at`` and ``ended_at`` are the executor's clock, for showing only."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: Reason | None = None
+    stopped: bool = False
+    message: str = ""
+    started_at: float = 0.0
+    ended_at: float = 0.0
+    peak_memory: int = 0
+    cpu_time: float = 0.0
+    artifacts: tuple[Artifact, ...] = ()
+    last_sequence: int = 0
+    dropped: int = 0
+
+    @property
+    def succeeded(self) -> bool:
+        return self.reason is None and not self.stopped
+
+
+class Chunk(Record):
+    """A numbered piece of an attempt's output. Where output was dropped, ``dropped`` counts the bytes and ``data`` is
+    empty. The sequence runs over both streams, from 1."""
+
+    sequence: int
+    stream: Stream
+    data: bytes = b""
+    dropped: int = 0
+    at: float = 0.0
+
+
+class Fence(msgspec.Struct, frozen=True, order=True):
+    """Which attempt of which store a message or a write is about."""
+
+    generation: str
+    task_id: str
+    attempt: int
+
+
+class Attempt(Record, kw_only=True):
+    """One run of a task on one executor. ``outcome`` is None while it is open."""
+
+    task_id: str
+    number: int
+    revision: int
+    executor_id: str
+    executor_name: str = ""
+    claimed_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+
+
+class Task(Record, kw_only=True):
+    """A task as it stands. ``attempt`` is the number of its last attempt, 0 before the first; ``revision`` that of its
+    newest spec; ``order`` its place in the order of submission; ``version`` counts its events."""
+
+    id: str
+    name: str
+    namespace: str = DEFAULT_NAMESPACE
+    principal: str = ""
+    state: State = Created()
+    revision: int = 1
+    attempt: int = 0
+    failures: int = 0
+    losses: int = 0
+    retries: int = 0
+    max_losses: int = 3
+    priority: int = 0
+    requirement: Requirement = Requirement()
+    created_at: float = 0.0
+    order: int = 0
+    version: int = 0
+    deleted: bool = False
+
+    @property
+    def state_name(self) -> StateName:
+        return state_name(self.state)
+
+    @property
+    def is_open(self) -> bool:
+        """An attempt of it may be alive."""
+        return isinstance(self.state, Open)
+
+    @property
+    def has_ended(self) -> bool:
+        return isinstance(self.state, Ended)
+
+
+class TaskEvent(Record, kw_only=True):
+    """One line of a task's history. ``version`` counts from 1 within the task."""
+
+    version: int
+    at: float
+    event: str
+    state: StateName
+    attempt: int = 0
+    reason: Reason | None = None
+    message: str = ""
+
+
+def state_name(state: State) -> StateName:
+    """The contract's word for a state."""
+    return StateName(str(type(state).__struct_config__.tag))
+
+
+def thousandths(amount: float) -> int:
+    """An amount of a resource in the unit of the domain; ``0.5`` CPUs are 500."""
+    return round(amount * 1000)
+
+
+def requirement_of(spec: Spec) -> Requirement:
+    """What an executor must offer for ``spec``: one slot at least."""
+    resources = spec.resources | {SLOTS: max(1000, spec.resources.get(SLOTS, 0))}
+    return Requirement(
+        labels=tuple(sorted(spec.labels.items())),
+        resources=tuple(sorted((name, amount) for name, amount in resources.items() if amount > 0)),
+    )
