@@ -1,0 +1,1 @@
+"""Drives a session over a WebSocket: the only code that touches the sockets of the links."""

@@ -1,0 +1,1 @@
+"""The Service Manager: takes tasks, hands them to executors, and keeps what becomes of them."""

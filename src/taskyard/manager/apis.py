@@ -1,0 +1,127 @@
+"""The sessions of the API Servers: their calls run side by side, each answered by its number."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import assert_never
+
+import structlog
+
+from taskyard.errors import ProtocolError, StoreError, TaskyardError, Unauthorized, Unavailable
+from taskyard.link.base import Handler, Link
+from taskyard.manager.requests import RequestHandler
+from taskyard.protocol.calls import answer_to, failure_of
+from taskyard.protocol.messages import (
+    ApiHello,
+    ApiMessage,
+    ApiWelcome,
+    Call,
+    Cancel,
+    Heartbeat,
+    Intervals,
+    ManagerApiMessage,
+)
+from taskyard.settings import ManagerSettings, is_loopback
+from taskyard.tokens import TokenGate
+
+log = structlog.get_logger()
+
+
+class ApiServers:
+    """Lets API Servers in. ``tasks`` owns the calls that are under way."""
+
+    def __init__(
+        self,
+        *,
+        settings: ManagerSettings,
+        gate: TokenGate,
+        handler: RequestHandler,
+        generation: str,
+        intervals: Intervals,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._settings = settings
+        self._gate = gate
+        self._handler = handler
+        self._generation = generation
+        self._intervals = intervals
+        self._tasks = tasks
+
+    async def admit(
+        self, hello: ApiHello, link: Link[ManagerApiMessage]
+    ) -> tuple[ManagerApiMessage, Handler[ApiMessage]]:
+        """Let an API Server in. ``Unauthorized``."""
+        needed = self._settings.require_token or not is_loopback(self._settings.host)
+        if (needed or hello.token) and not self._gate.accepts_user(hello.token):
+            raise Unauthorized(
+                "the users' token is missing or wrong: give TASKYARD_USER_TOKEN, or the manager's data directory"
+            )
+        if hello.repository is not None:
+            self._handler.announce(hello.repository)
+        log.info("api_connected", api_id=hello.api_id, host=link.peer_host)
+        welcome = ApiWelcome(version=hello.newest_version, generation=self._generation, intervals=self._intervals)
+        return welcome, ApiSession(hello.api_id, self._handler, link, self._settings.max_api_calls, self._tasks)
+
+
+class ApiSession:
+    """What one session of an API Server receives."""
+
+    def __init__(
+        self,
+        api_id: str,
+        handler: RequestHandler,
+        link: Link[ManagerApiMessage],
+        max_calls: int,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._api_id = api_id
+        self._handler = handler
+        self._link = link
+        self._max_calls = max_calls
+        self._tasks = tasks
+        self._calls: dict[int, asyncio.Task[None]] = {}
+
+    async def received(self, message: ApiMessage) -> None:
+        match message:
+            case Heartbeat():
+                pass
+            case Call():
+                self._begin(message)
+            case Cancel():
+                if (call := self._calls.get(message.number)) is not None:
+                    call.cancel()
+            case ApiHello():
+                raise ProtocolError("an API Server introduces itself once in a session")
+            case _:
+                assert_never(message)
+
+    def closed(self) -> None:
+        """Nobody waits for the answers any more. What was asked to be written is written all the same."""
+        log.warning("api_disconnected", api_id=self._api_id)
+        for call in self._calls.values():
+            call.cancel()
+
+    def _begin(self, call: Call) -> None:
+        if call.number in self._calls:
+            raise ProtocolError(f"call {call.number} is under way already")
+        if len(self._calls) >= self._max_calls:
+            busy = Unavailable(f"{self._max_calls} calls are under way already: try again")
+            self._link.send(failure_of(call.number, busy))
+            return
+        task = self._tasks.create_task(self._serve(call))
+        self._calls[call.number] = task
+        task.add_done_callback(lambda _: self._calls.pop(call.number, None))
+
+    async def _serve(self, call: Call) -> None:
+        """An error of the store ends the manager; any other, our own mistakes among them, only this call."""
+        try:
+            self._link.send(answer_to(call.number, await self._handler.answer(call.request)))
+        except StoreError as error:
+            self._link.send(failure_of(call.number, error))
+            raise
+        except TaskyardError as error:
+            self._link.send(failure_of(call.number, error))
+        except Exception:
+            log.exception("call_failed", request=type(call.request).__name__)
+            mistake = TaskyardError("the manager made a mistake: its log says which")
+            self._link.send(failure_of(call.number, mistake))

@@ -1,0 +1,59 @@
+"""What the manager counts and measures, in a Prometheus registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from taskyard.manager.fleet import Fleet
+from taskyard.manager.scheduler import Queue
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 3600)
+
+
+class Metrics:
+    """Counters are raised where things happen; gauges are read from the queue and the fleet when they are scraped."""
+
+    def __init__(self, queue: Queue, fleet: Fleet) -> None:
+        self._registry = CollectorRegistry()
+        self._registry.register(_Gauges(queue, fleet))
+        self.submitted = Counter("taskyard_tasks_submitted", "Tasks acknowledged.", registry=self._registry)
+        self.submit_seconds = Histogram(
+            "taskyard_submit_seconds", "From a submit to its commit.", buckets=SECONDS, registry=self._registry
+        )
+        self.dispatch_seconds = Histogram(
+            "taskyard_dispatch_seconds",
+            "From a task's submit to the sending of an attempt.",
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.attempts = Counter(
+            "taskyard_attempts", "Attempts that are over, by how they ended.", ["outcome"], registry=self._registry
+        )
+        self.stale = Counter(
+            "taskyard_stale_reports", "Reports and claims that came too late.", ["report"], registry=self._registry
+        )
+
+    def text(self) -> str:
+        """Prometheus' text format."""
+        return generate_latest(self._registry).decode()
+
+
+class _Gauges(Collector):
+    def __init__(self, queue: Queue, fleet: Fleet) -> None:
+        self._queue = queue
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        executors = list(self._fleet)
+        for name, text, value in (
+            ("taskyard_queue_depth", "Tasks that wait.", len(self._queue)),
+            ("taskyard_free_slots", "Slots that a task could take now.", self._fleet.free_slots),
+            ("taskyard_open_attempts", "Attempts that hold room.", sum(len(one.holds) for one in executors)),
+            ("taskyard_executors_connected", "Executors.", sum(one.connected for one in executors)),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)

@@ -1,0 +1,64 @@
+"""What a fresh manager does with what it finds in the store.
+
+What waited waits again. An attempt that was open may be alive: its executor is known as away, and gets one full lease from
+now to come back and say what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from taskyard.manager.fleet import Executor, Fleet, Hold
+from taskyard.manager.live import LiveOutput
+from taskyard.manager.scheduler import Queue
+from taskyard.store.base import Store
+from taskyard.task.model import Fence, Running, Scheduled, Task
+
+log = structlog.get_logger()
+
+PAGE = 5000
+
+
+async def recover(
+    store: Store, fleet: Fleet, queue: Queue, live: LiveOutput, now: float, away: Callable[[Executor], None]
+) -> None:
+    """Fill the fleet and the queue; ``away`` is called for each executor that is to be given a lease."""
+    for row in await store.executors():
+        executor = Executor(row.executor_id, row.name, row.labels, row.capacity, draining=row.draining)
+        executor.last_heard = row.last_heard
+        fleet.put(executor)
+    opened = await store.open_tasks()
+    for task in opened:
+        await _hold(store, fleet, live, task)
+    waiting = await _fill(store, queue, now)
+    for executor in fleet:
+        if executor.holds:
+            away(executor)
+    log.info("recovered", waiting=waiting, open=len(opened), executors=sum(1 for _ in fleet))
+
+
+async def _hold(store: Store, fleet: Fleet, live: LiveOutput, task: Task) -> None:
+    state = task.state
+    assert isinstance(state, Scheduled | Running)
+    executor = fleet.get(state.executor_id)
+    if executor is None:  # its row was lost to a crash before it was written
+        executor = Executor(state.executor_id, state.executor_id, {}, {})
+        fleet.put(executor)
+    fence = Fence(store.generation, task.id, task.attempt)
+    spec = await store.spec(task.id, task.revision)
+    hold = Hold(task.id, task.name, task.requirement, fence, stop_grace=spec.grace if state.stop else None)
+    fleet.reserve(executor, hold)
+    live.open(fence, await store.highest_output(task.id, task.attempt))
+
+
+async def _fill(store: Store, queue: Queue, now: float) -> int:
+    after: tuple[int, int] | None = None
+    count = 0
+    while page := await store.waiting(after, PAGE):
+        for task in page:
+            queue.put(task, now)
+        after = (page[-1].priority, page[-1].order)
+        count += len(page)
+    return count

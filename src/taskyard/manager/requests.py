@@ -1,0 +1,228 @@
+"""Request handler: answers the API Servers. In one process with the API Server it is the API's connector itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, assert_never, cast
+
+from taskyard.errors import InvalidInput, NotFound, Unavailable
+from taskyard.manager.dispatcher import Dispatcher
+from taskyard.manager.fleet import Fleet
+from taskyard.manager.metrics import Metrics
+from taskyard.manager.nodes import ExecutorLinks
+from taskyard.manager.scheduler import Queue
+from taskyard.manager.views import Views, view_of
+from taskyard.protocol.messages import (
+    AnyRequest,
+    Deleted,
+    DeleteTask,
+    Drain,
+    DrainExecutor,
+    ExecutorView,
+    FindUnreferenced,
+    GetFile,
+    GetMetrics,
+    GetTask,
+    ListAttempts,
+    ListEvents,
+    ListExecutors,
+    ListNames,
+    ListTasks,
+    MetricsText,
+    Ping,
+    Pong,
+    ReadOutput,
+    RepositoryAddress,
+    Request,
+    StartTask,
+    StopTask,
+    Submit,
+    Submitted,
+    TaskNames,
+    Unreferenced,
+    UpdateTask,
+    WaitTask,
+    WhyTask,
+)
+from taskyard.protocol.messages import Stop as StopMessage
+from taskyard.store.base import Removed, Store
+from taskyard.task.model import Created, Task
+from taskyard.task.state import Delete, Rerun, Start, Stop
+
+A = TypeVar("A")
+
+#: Repositories whose addresses are remembered: those of the API Servers that came last.
+MOST_REPOSITORIES = 16
+
+
+class Repositories:
+    """Where executors find files. An API Server that is away keeps its place: it may only be restarting."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, RepositoryAddress] = {}
+
+    def announce(self, address: RepositoryAddress) -> None:
+        self._addresses.pop(address.repository_id, None)
+        self._addresses[address.repository_id] = address
+        while len(self._addresses) > MOST_REPOSITORIES:
+            del self._addresses[next(iter(self._addresses))]
+
+    def addresses(self) -> tuple[RepositoryAddress, ...]:
+        """The newest first."""
+        return tuple(reversed(self._addresses.values()))
+
+
+class RequestHandler:
+    """``wall`` gives seconds since the epoch."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        fleet: Fleet,
+        queue: Queue,
+        dispatcher: Dispatcher,
+        links: ExecutorLinks,
+        views: Views,
+        repositories: Repositories,
+        metrics: Metrics,
+        max_waiting: int,
+        wall: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._queue = queue
+        self._dispatcher = dispatcher
+        self._links = links
+        self._views = views
+        self._repositories = repositories
+        self._metrics = metrics
+        self._max_waiting = max_waiting
+        self._wall = wall
+
+    @property
+    def connected(self) -> bool:
+        return True
+
+    def announce(self, repository: RepositoryAddress) -> None:
+        """An API Server's files are there."""
+        self._repositories.announce(repository)
+
+    async def call(self, request: Request[A]) -> A:
+        """The answer to a request, or one of the errors that the request names."""
+        return cast("A", await self.answer(cast("AnyRequest", request)))
+
+    async def answer(self, request: AnyRequest) -> Any:
+        """The same, where the kind of the request is not known beforehand."""
+        match request:
+            case Submit():
+                return await self._submit(request)
+            case GetTask():
+                return await self._views.detail(await self._store.task(await self._store.resolve(request.task)))
+            case GetFile():
+                return await self._views.file(request)
+            case ListTasks():
+                return await self._views.list_tasks(request)
+            case ListNames():
+                return TaskNames(names=await self._store.names())
+            case WaitTask():
+                return await self._views.wait(request)
+            case StopTask():
+                return await self._stop(request)
+            case StartTask():
+                return await self._start(request)
+            case UpdateTask():
+                return await self._update(request)
+            case DeleteTask():
+                return await self._delete(request)
+            case ListAttempts():
+                return await self._views.attempts(request)
+            case ReadOutput():
+                return await self._views.output(request)
+            case ListEvents():
+                return await self._views.events(request)
+            case WhyTask():
+                return await self._views.why(request)
+            case ListExecutors():
+                return self._views.executors()
+            case DrainExecutor():
+                return await self._drain(request)
+            case FindUnreferenced():
+                return Unreferenced(sha256s=await self._store.unreferenced(request.sha256s))
+            case GetMetrics():
+                return MetricsText(text=self._metrics.text())
+            case Ping():
+                return Pong(generation=self._store.generation)
+            case _:
+                assert_never(request)
+
+    async def _submit(self, request: Submit) -> Submitted:
+        if not request.items:
+            raise InvalidInput("a submit needs one task at least")
+        if len(self._queue) + len(request.items) > self._max_waiting:
+            raise Unavailable(
+                f"{len(self._queue)} tasks wait already, and no more than {self._max_waiting} may: try later"
+            )
+        with self._metrics.submit_seconds.time():
+            answer = await self._dispatcher.submit(request.items, request.key)
+        self._metrics.submitted.inc(len(answer.fresh) + len(answer.claimed))
+        return answer.submitted
+
+    async def _stop(self, request: StopTask) -> Task:
+        task_id = await self._store.resolve(request.task)
+        task = self._present(await self._store.request(task_id, Stop(), self._wall()))
+        await self._follow_stop(task)
+        return task
+
+    async def _start(self, request: StartTask) -> Task:
+        task_id = await self._store.resolve(request.task)
+        event = Rerun() if request.any_ended else Start()
+        task = self._present(await self._store.request(task_id, event, self._wall()))
+        self._dispatcher.enqueue(task)
+        return task
+
+    async def _update(self, request: UpdateTask) -> Task:
+        task_id = await self._store.resolve(request.task)
+        task = await self._store.update(task_id, request.change, self._wall())
+        if isinstance(task.state, Created):
+            self._dispatcher.enqueue(task)
+        else:
+            await self._follow_stop(task)
+        return task
+
+    async def _delete(self, request: DeleteTask) -> Deleted:
+        task_id = await self._store.resolve(request.task)
+        result = await self._store.request(task_id, Delete(), self._wall())
+        if isinstance(result, Removed):
+            self._queue.remove(task_id)
+        else:
+            await self._follow_stop(result)
+        return Deleted(task_id=task_id)
+
+    async def _follow_stop(self, task: Task) -> None:
+        """Tell the executor, where an attempt is open; else the task waits no more."""
+        self._queue.remove(task.id)
+        executor = self._fleet.holder(task.id)
+        if not task.is_open or executor is None:
+            return
+        grace = (await self._store.spec(task.id, max(1, task.revision))).grace
+        hold = executor.holds.get(task.id)
+        if hold is not None and hold.fence is not None and hold.fence.attempt == task.attempt:
+            hold.stop_grace = grace
+            self._links.send(executor.executor_id, StopMessage(fence=hold.fence, grace=grace))
+
+    async def _drain(self, request: DrainExecutor) -> ExecutorView:
+        executor = self._fleet.find(request.executor)
+        if executor is None:
+            raise NotFound(f"there is no executor {request.executor!r}: 'taskyard executors' lists them")
+        await self._store.drain_executor(executor.executor_id, request.draining)
+        executor.draining = request.draining
+        self._fleet.refresh(executor)
+        self._links.send(executor.executor_id, Drain(draining=request.draining))
+        self._dispatcher.dispatch()
+        return view_of(executor)
+
+    @staticmethod
+    def _present(result: Task | Removed) -> Task:
+        assert isinstance(result, Task)
+        return result

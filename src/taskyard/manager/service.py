@@ -1,0 +1,218 @@
+"""Builds the parts of the Service Manager and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from taskyard.errors import StorageFull
+from taskyard.link.clock import now as boottime
+from taskyard.link.serve import serve
+from taskyard.manager.apis import ApiServers
+from taskyard.manager.dispatcher import Dispatcher
+from taskyard.manager.fleet import Executor, Fleet
+from taskyard.manager.live import LiveOutput
+from taskyard.manager.metrics import Metrics
+from taskyard.manager.nodes import ExecutorLinks, Nodes
+from taskyard.manager.recovery import recover
+from taskyard.manager.reports import Reports
+from taskyard.manager.requests import Repositories, RequestHandler
+from taskyard.manager.scheduler import Queue
+from taskyard.manager.views import Views
+from taskyard.protocol.codec import manager_api_codec, manager_executor_codec
+from taskyard.settings import ManagerSettings
+from taskyard.store.base import Store
+from taskyard.store.sqlite import SqliteStore
+from taskyard.tokens import TokenGate
+
+log = structlog.get_logger()
+
+#: Seconds between two clearings of what is too old, and the tasks that go in one commit.
+CLEARING_INTERVAL = 600.0
+CLEARED_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RunningManager:
+    """A manager that serves. ``handler`` is what an API Server in the same process uses as its connector; ``api_port`` is
+    None where no API Server may connect."""
+
+    handler: RequestHandler
+    executor_port: int
+    api_port: int | None
+
+
+class Manager:
+    """The Service Manager. ``gate`` says which tokens are valid."""
+
+    def __init__(self, settings: ManagerSettings, gate: TokenGate) -> None:
+        self._settings = settings
+        self._gate = gate
+
+    @asynccontextmanager
+    async def running(self, *, listen_for_apis: bool = True) -> AsyncIterator[RunningManager]:
+        """Serve until the block is left. ``StoreLocked``, ``StoreDamaged``, ``SchemaTooNew``, ``AddressInUse``; where the
+        store fails later the block is cancelled and ``StoreError`` raised: nothing can be acknowledged any more."""
+        path = self._settings.data_dir / "manager" / "store.db"
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        store = await SqliteStore.open(path, commit_bytes=self._settings.commit_bytes)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                parts = _Parts(self._settings, self._gate, store, tasks)
+                await recover(store, parts.fleet, parts.queue, parts.live, time.time(), parts.expect)
+                async with AsyncExitStack() as servers:
+                    running = await parts.listen(servers, listen_for_apis=listen_for_apis)
+                    keepers = [tasks.create_task(_clear(store, self._settings)), tasks.create_task(_watch(store))]
+                    parts.dispatcher.dispatch()
+                    try:
+                        yield running
+                    finally:
+                        for keeper in keepers:
+                            keeper.cancel()
+                parts.close()
+        except BaseExceptionGroup as group:
+            raise _cause(group) from group
+        finally:
+            await store.close()
+
+
+class _Parts:
+    """The manager's parts, wired."""
+
+    def __init__(self, settings: ManagerSettings, gate: TokenGate, store: Store, tasks: asyncio.TaskGroup) -> None:
+        self._settings = settings
+        self.fleet = Fleet()
+        self.queue = Queue()
+        self.live = LiveOutput()
+        metrics = Metrics(self.queue, self.fleet)
+        links = ExecutorLinks()
+        repositories = Repositories()
+        self.dispatcher = Dispatcher(
+            store=store,
+            fleet=self.fleet,
+            queue=self.queue,
+            live=self.live,
+            outbox=links,
+            repositories=repositories.addresses,
+            metrics=metrics,
+            wall=time.time,
+            tasks=tasks,
+        )
+        reports = Reports(
+            store=store,
+            fleet=self.fleet,
+            live=self.live,
+            dispatcher=self.dispatcher,
+            metrics=metrics,
+            wall=time.time,
+        )
+        self.nodes = Nodes(
+            settings=settings,
+            gate=gate,
+            store=store,
+            fleet=self.fleet,
+            live=self.live,
+            links=links,
+            dispatcher=self.dispatcher,
+            reports=reports,
+            boottime=boottime,
+            wall=time.time,
+            tasks=tasks,
+        )
+        views = Views(
+            store=store,
+            fleet=self.fleet,
+            queue=self.queue,
+            live=self.live,
+            wall=time.time,
+            max_wait=settings.max_wait,
+        )
+        self.handler = RequestHandler(
+            store=store,
+            fleet=self.fleet,
+            queue=self.queue,
+            dispatcher=self.dispatcher,
+            links=links,
+            views=views,
+            repositories=repositories,
+            metrics=metrics,
+            max_waiting=settings.max_waiting,
+            wall=time.time,
+        )
+        self._apis = ApiServers(
+            settings=settings,
+            gate=gate,
+            handler=self.handler,
+            generation=store.generation,
+            intervals=self.nodes.intervals,
+            tasks=tasks,
+        )
+
+    def expect(self, executor: Executor) -> None:
+        """An executor that held attempts when the last manager ended gets one full lease from now."""
+        self.nodes.start_lease(executor, boottime())
+
+    async def listen(self, servers: AsyncExitStack, *, listen_for_apis: bool) -> RunningManager:
+        """Open the ports."""
+        settings = self._settings
+        for_executors = await servers.enter_async_context(
+            serve(
+                settings.host,
+                settings.executor_port,
+                manager_executor_codec(settings.max_executor_frame),
+                self.nodes.admit,
+                handshake_timeout=settings.handshake_timeout,
+                max_connections=settings.max_executors,
+                intervals=self.nodes.intervals,
+            )
+        )
+        log.info("listening", link="executor", host=settings.host, port=for_executors.port)
+        if not listen_for_apis:
+            return RunningManager(self.handler, for_executors.port, None)
+        for_apis = await servers.enter_async_context(
+            serve(
+                settings.host,
+                settings.api_port,
+                manager_api_codec(settings.max_api_frame),
+                self._apis.admit,
+                handshake_timeout=settings.handshake_timeout,
+                max_connections=settings.max_executors,
+                intervals=self.nodes.intervals,
+            )
+        )
+        log.info("listening", link="api", host=settings.host, port=for_apis.port)
+        return RunningManager(self.handler, for_executors.port, for_apis.port)
+
+    def close(self) -> None:
+        """Stop the timers: nothing new begins."""
+        self.nodes.close()
+        self.dispatcher.close()
+
+
+async def _clear(store: Store, settings: ManagerSettings) -> None:
+    """Delete what is older than its retention, a little at a time."""
+    while True:
+        now = time.time()
+        try:
+            while await store.expire(now - settings.key_retention, now - settings.retention, CLEARED_AT_ONCE):
+                pass
+        except StorageFull as error:
+            log.warning("not_cleared", reason=error.message)
+        await asyncio.sleep(CLEARING_INTERVAL)
+
+
+async def _watch(store: SqliteStore) -> None:
+    raise await store.failed
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error, out of its groups."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

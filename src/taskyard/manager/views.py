@@ -1,0 +1,232 @@
+"""Answers that only read: what the store, the fleet and the queue say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+
+from taskyard.errors import InvalidInput, NotFound
+from taskyard.manager.fleet import Executor, Fleet
+from taskyard.manager.live import LiveOutput
+from taskyard.manager.scheduler import Queue, explain
+from taskyard.protocol.messages import (
+    Attempts,
+    Events,
+    Executors,
+    ExecutorView,
+    FileContent,
+    GetFile,
+    Holding,
+    ListAttempts,
+    ListEvents,
+    ListTasks,
+    OutputPage,
+    ReadOutput,
+    TaskDetail,
+    TaskPage,
+    WaitTask,
+    Why,
+    WhyTask,
+)
+from taskyard.store.base import Store
+from taskyard.task.model import Chunk, Created, Spec, StateName, Task
+
+#: Bytes of one page of output and tasks of one page at most, whatever is asked for.
+MOST_OUTPUT = 4 << 20
+MOST_TASKS = 1000
+
+
+class Views:
+    """``wall`` gives seconds since the epoch; ``max_wait`` is the longest wait, in seconds, whatever is asked for."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        fleet: Fleet,
+        queue: Queue,
+        live: LiveOutput,
+        wall: Callable[[], float],
+        max_wait: float,
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._queue = queue
+        self._live = live
+        self._wall = wall
+        self._max_wait = max_wait
+
+    async def detail(self, task: Task) -> TaskDetail:
+        spec = await self._store.spec(task.id, task.revision)
+        attempt = await self._store.attempt(task.id, task.attempt) if task.attempt else None
+        return TaskDetail(task=task, spec=without_secrets(spec), attempt=attempt)
+
+    async def wait(self, request: WaitTask) -> TaskDetail:
+        task_id = await self._store.resolve(request.task)
+        deadline = self._deadline(request.timeout)
+        while True:
+            task = await self._store.task(task_id)
+            reached = task.has_ended if request.until_ended else task.version > request.after_version
+            if reached or not await self._store.changed(task_id, task.version, deadline - _monotonic()):
+                return await self.detail(task)
+
+    async def list_tasks(self, request: ListTasks) -> TaskPage:
+        limit = max(1, min(request.limit, MOST_TASKS))
+        return await self._store.tasks(request.filter, request.cursor, limit)
+
+    async def file(self, request: GetFile) -> FileContent:
+        task_id = await self._store.resolve(request.task)
+        task = await self._store.task(task_id)
+        file = await self._store.file(task_id, task.revision, request.path)
+        return FileContent(path=file.path, size=file.size, sha256=file.sha256, content=file.content)
+
+    async def attempts(self, request: ListAttempts) -> Attempts:
+        task_id = await self._store.resolve(request.task)
+        return Attempts(attempts=await self._store.attempts(task_id))
+
+    async def output(self, request: ReadOutput) -> OutputPage:
+        """Committed output first, then what is shown before its commit. Raises ``NotFound`` for an attempt that never was."""
+        if request.attempt < 0 or request.after < 0:
+            raise InvalidInput("attempt and after are counted from 0")
+        task_id = await self._store.resolve(request.task)
+        deadline = self._deadline(request.wait)
+        while True:
+            task = await self._store.task(task_id)
+            number = request.attempt or task.attempt
+            if number > task.attempt:
+                raise NotFound(f"task {task.name!r} has had {task.attempt} attempts: there is no attempt {number}")
+            waiter = self._live.more(task_id, number)
+            try:
+                page = await self._read(task_id, number, request)
+                remaining = deadline - _monotonic()
+                if page.chunks or page.complete or remaining <= 0:
+                    return page
+                if waiter is not None:
+                    await asyncio.wait([waiter], timeout=remaining)
+                elif task.has_ended or not await self._store.changed(task_id, task.version, remaining):
+                    return page
+            finally:
+                if waiter is not None:
+                    self._live.give_up(task_id, number, waiter)
+
+    async def _read(self, task_id: str, number: int, request: ReadOutput) -> OutputPage:
+        limit = max(1, min(request.limit, MOST_OUTPUT))
+        attempt = await self._store.attempt(task_id, number) if number else None
+        over = attempt is not None and attempt.outcome is not None
+        pending = self._live.after(task_id, number, request.after)
+        if pending and pending[0].sequence == request.after + 1:
+            chunks: tuple[Chunk, ...] = ()
+            last = request.after
+        else:
+            read = await self._store.output(task_id, number, request.after, limit, request.stream)
+            chunks = read.chunks
+            full = sum(len(chunk.data) for chunk in chunks) >= limit
+            last = chunks[-1].sequence if full else max(read.stored, request.after)
+        pending = self._live.after(task_id, number, last)
+        if pending and pending[0].sequence == last + 1:
+            wanted = [chunk for chunk in pending if request.stream in (None, chunk.stream)]
+            chunks = (*chunks, *_first(wanted, limit - sum(len(chunk.data) for chunk in chunks)))
+        return OutputPage(attempt=number, chunks=chunks, complete=over and not chunks)
+
+    async def events(self, request: ListEvents) -> Events:
+        task_id = await self._store.resolve(request.task)
+        deadline = self._deadline(request.wait)
+        while True:
+            task = await self._store.task(task_id)
+            events = await self._store.events(task_id, request.after_version)
+            remaining = deadline - _monotonic()
+            if events or task.has_ended or remaining <= 0:
+                last = events[-1].version if events else request.after_version
+                return Events(events=events, ended=task.has_ended and last >= task.version)
+            await self._store.changed(task_id, task.version, remaining)
+
+    async def why(self, request: WhyTask) -> Why:
+        task = await self._store.task(await self._store.resolve(request.task))
+        state = task.state
+        if not isinstance(state, Created):
+            return Why(task=task, summary=self._why_not_waiting(task))
+        obstacles = explain(self._fleet, task.requirement)
+        return Why(
+            task=task,
+            summary=self._why_waiting(task, state, all_blocked=len(obstacles) == sum(1 for _ in self._fleet)),
+            position=self._queue.position(task.id),
+            waiting=len(self._queue),
+            not_before=state.not_before or None,
+            executors=obstacles,
+        )
+
+    def executors(self) -> Executors:
+        ordered = sorted(self._fleet, key=lambda executor: (executor.name, executor.executor_id))
+        return Executors(executors=tuple(view_of(executor) for executor in ordered))
+
+    def _why_not_waiting(self, task: Task) -> str:
+        executor = self._fleet.holder(task.id)
+        where = f" on executor {executor.name!r}" if executor is not None else ""
+        match task.state_name:
+            case StateName.SCHEDULED:
+                return f"it has been sent to run{where} and has not reported yet"
+            case StateName.RUNNING:
+                away = executor is not None and not executor.connected
+                note = ", which is not connected: it goes back to the queue when the lease is over" if away else ""
+                return f"it is running{where}{note}"
+            case _:
+                return f"it does not run because it is {task.state_name}: start it to run it again"
+
+    def _why_waiting(self, task: Task, state: Created, *, all_blocked: bool) -> str:
+        connected = [executor for executor in self._fleet if executor.connected]
+        if state.not_before > self._wall():
+            return f"it waits {state.not_before - self._wall():.0f} s more before its next attempt"
+        if not connected:
+            return "no executor is connected: start one with 'taskyard executor -a HOST -p PORT'"
+        if all(executor.lacks(task.requirement) for executor in connected):
+            return "no executor that is connected has what it asks for: see what each lacks"
+        if all_blocked:
+            return "every executor that could run it is busy or draining: it runs when one has room"
+        return "it is about to be sent to an executor"
+
+    def _deadline(self, wait: float) -> float:
+        return _monotonic() + max(0.0, min(wait, self._max_wait))
+
+
+def without_secrets(spec: Spec) -> Spec:
+    """A spec as it may be shown: names of secrets only, and no file contents."""
+    files = tuple(msgspec.structs.replace(file, content=None) for file in spec.files)
+    return msgspec.structs.replace(spec, files=files, secrets=dict.fromkeys(spec.secrets, ""))
+
+
+def view_of(executor: Executor) -> ExecutorView:
+    """An executor for showing."""
+    held = [
+        Holding(fence=hold.fence, name=hold.task_name) for hold in executor.holds.values() if hold.fence is not None
+    ]
+    return ExecutorView(
+        executor_id=executor.executor_id,
+        name=executor.name,
+        connected=executor.connected,
+        draining=executor.draining or executor.leaving,
+        labels=executor.labels,
+        capacity=executor.capacity,
+        used=executor.used,
+        usage=executor.usage,
+        software=executor.software,
+        confinement=executor.confinement,
+        last_heard=executor.last_heard,
+        running=tuple(held),
+    )
+
+
+def _first(chunks: list[Chunk], limit: int) -> list[Chunk]:
+    """As many as fit in ``limit`` bytes, but one at least."""
+    taken: list[Chunk] = []
+    for chunk in chunks:
+        if taken and limit < len(chunk.data):
+            break
+        taken.append(chunk)
+        limit -= len(chunk.data)
+    return taken
+
+
+def _monotonic() -> float:
+    return asyncio.get_running_loop().time()

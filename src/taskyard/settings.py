@@ -1,0 +1,199 @@
+"""Frozen settings of every component: the only reader of environment variables.
+
+Each setting is read from ``TASKYARD_<NAME>``; ``HOST``, ``PORT`` and ``SOCKET_ADDRESS`` are honoured too, as the contract
+wants. What the command line gives beats the environment. ``docs/settings.md`` lists them all, and a test keeps it so.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+API_PORT, MANAGER_API_PORT, MANAGER_EXECUTOR_PORT = 5001, 5555, 5556
+
+
+def default_data_dir() -> Path:
+    """``$XDG_DATA_HOME/taskyard``, by default below the home folder."""
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "taskyard"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a socket that is bound to ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def split_address(address: str, default_port: int) -> tuple[str, int]:
+    """``host[:port]`` as host and port; a scheme before it (``tcp://``) is accepted. ValueError where it is neither."""
+    rest = address.split("://", 1)[-1].rstrip("/")
+    if rest.startswith("["):
+        host, _, tail = rest[1:].partition("]")
+        port = tail.removeprefix(":")
+    elif rest.count(":") > 1:
+        host, port = rest, ""
+    else:
+        host, _, port = rest.partition(":")
+    if not host or (port and not (port.isdigit() and int(port) < 65536)):
+        raise ValueError(f"{address!r} is not an address: give host or host:port")
+    return host, int(port) if port else default_port
+
+
+class Settings(BaseSettings):
+    """What every component has. ``log_format`` is ``human``, ``json`` or ``auto``: human on a terminal."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKYARD_", frozen=True, extra="ignore", populate_by_name=True)
+
+    data_dir: Path = Field(default_factory=default_data_dir, description="where everything is kept")
+    log_level: str = Field("info", description="debug, info, warning or error")
+    log_format: str = Field("auto", description="human, json, or auto: human on a terminal")
+    require_token: bool = Field(False, description="ask for a token on loopback too")
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+
+class ManagerSettings(Settings):
+    """The Service Manager's."""
+
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=AliasChoices("host", "TASKYARD_HOST", "HOST"),
+        description="address to listen on, for both links",
+    )
+    api_port: int = Field(
+        MANAGER_API_PORT,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("api_port", "TASKYARD_MANAGER_PORT", "PORT"),
+        description="port for API Servers; 0 takes a free one",
+    )
+    executor_port: int = Field(
+        MANAGER_EXECUTOR_PORT, ge=0, le=65535, description="port for executors; 0 takes a free one"
+    )
+    heartbeat_interval: float = Field(10.0, gt=0, le=3600, description="seconds between an executor's heartbeats")
+    executor_deadline: float = Field(
+        30.0, gt=0, description="seconds after which an executor that hears nothing from the manager kills its attempts"
+    )
+    lease: float = Field(
+        45.0, gt=0, description="seconds after which the manager gives a silent executor's attempts up"
+    )
+    max_waiting: int = Field(1_000_000, gt=0, description="tasks that may wait; a submit beyond gets 503")
+    max_executors: int = Field(20_000, gt=0, description="executors that may be connected")
+    max_wait: float = Field(60.0, gt=0, description="longest long poll, in seconds")
+    max_executor_frame: int = Field(8 * MIB, gt=0, description="largest frame of an executor, in bytes")
+    max_api_frame: int = Field(64 * MIB, gt=0, description="largest frame of an API Server, in bytes")
+    max_api_calls: int = Field(1024, gt=0, description="calls of one API Server that may be under way")
+    handshake_timeout: float = Field(10.0, gt=0, description="seconds in which a peer must have introduced itself")
+    commit_bytes: int = Field(4 * MIB, gt=0, description="output in one commit at most")
+    retention: float = Field(30 * 86400.0, gt=0, description="seconds for which an ended task is kept")
+    key_retention: float = Field(86400.0, gt=0, description="seconds for which an idempotency key is kept")
+    shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
+
+    @model_validator(mode="after")
+    def _lease_is_longest(self) -> Self:
+        if not self.heartbeat_interval < self.executor_deadline < self.lease:
+            raise ValueError("heartbeat_interval < executor_deadline < lease must hold")
+        return self
+
+
+class ApiSettings(Settings):
+    """The API Server's."""
+
+    host: str = Field(
+        "127.0.0.1",
+        validation_alias=AliasChoices("host", "TASKYARD_HOST", "HOST"),
+        description="address to listen on",
+    )
+    port: int = Field(
+        API_PORT,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices("port", "TASKYARD_PORT", "PORT"),
+        description="HTTP port; 0 takes a free one",
+    )
+    socket_address: str = Field(
+        f"127.0.0.1:{MANAGER_API_PORT}",
+        validation_alias=AliasChoices("socket_address", "TASKYARD_SOCKET_ADDRESS", "SOCKET_ADDRESS"),
+        description="the manager as the API Server reaches it: host[:port]",
+    )
+    advertise: str = Field("", description="host[:port] at which executors reach this API Server; empty: found out")
+    allowed_hosts: tuple[str, ...] = Field((), description="further Host names that may be used without a token")
+    max_upload: int = Field(8 * GIB, gt=0, description="bytes of one request's files")
+    max_body: int = Field(64 * MIB, gt=0, description="bytes of a request without files (a batch, for example)")
+    max_files: int = Field(2000, gt=0, description="files of one task, a zip's members among them")
+    max_zip_ratio: float = Field(200.0, gt=1, description="a zip's unpacked size over its packed size")
+    max_inline_file: int = Field(
+        64 * KIB, ge=0, description="files up to this size travel inside the message, in bytes"
+    )
+    max_inline_task: int = Field(256 * KIB, ge=0, description="files of one task that travel so, in bytes together")
+    max_batch: int = Field(10_000, gt=0, description="tasks of one batch")
+    max_wait: float = Field(60.0, gt=0, description="longest long poll, in seconds")
+    max_page: int = Field(1000, gt=0, description="tasks on one page")
+    request_timeout: float = Field(30.0, gt=0, description="seconds that the manager may take to answer")
+    body_timeout: float = Field(30.0, gt=0, description="seconds without a byte after which an upload is given up")
+    max_connections: int = Field(1000, gt=0, description="HTTP connections at once")
+    shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
+
+    @field_validator("socket_address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        split_address(value, MANAGER_API_PORT)
+        return value
+
+    @property
+    def manager(self) -> tuple[str, int]:
+        """Host and port of the manager."""
+        return split_address(self.socket_address, MANAGER_API_PORT)
+
+
+class ExecutorSettings(Settings):
+    """The Executor Node's."""
+
+    manager_host: str = Field("127.0.0.1", description="host of the manager")
+    manager_port: int = Field(MANAGER_EXECUTOR_PORT, ge=1, le=65535, description="its port for executors")
+    name: str = Field("", max_length=100, description="name in listings; empty: the host's name and a number")
+    slots: int = Field(1, ge=1, le=4096, description="attempts at once")
+    cpus: float = Field(default_factory=lambda: float(os.cpu_count() or 1), gt=0, description="CPUs to offer")
+    memory: int = Field(0, ge=0, description="bytes of memory to offer; 0: what the machine has")
+    gpus: float = Field(0.0, ge=0, description="GPUs to offer")
+    resources: dict[str, float] = Field(default_factory=dict, description="further named quantities to offer")
+    labels: dict[str, str] = Field(default_factory=dict, description="labels that tasks can ask for")
+    python: str = Field(default_factory=lambda: sys.executable, description="interpreter that runs the scripts")
+    max_output: int = Field(16 * MIB, gt=0, description="bytes kept of each of an attempt's two streams")
+    max_spool: int = Field(1 * GIB, gt=0, description="bytes of output kept on disk while the manager is away")
+    max_artifacts: int = Field(1000, gt=0, description="files of one attempt's output folder")
+    max_artifact_bytes: int = Field(8 * GIB, gt=0, description="bytes of one attempt's output folder")
+    max_cache: int = Field(4 * GIB, ge=0, description="bytes of downloaded files kept for the next attempt")
+    drain_grace: float = Field(10.0, ge=0, description="seconds that running attempts get when the executor is ended")
+    reconnect_longest: float = Field(5.0, gt=0, description="longest pause between two tries to reach the manager")
+    download_timeout: float = Field(60.0, gt=0, description="seconds without a byte after which a download is given up")
+
+
+class ClientSettings(Settings):
+    """The command line's and the client's."""
+
+    url: str = Field(f"http://127.0.0.1:{API_PORT}", description="the API Server")
+    token: str = Field(
+        "", repr=False, description="the users' token; empty: that of the data directory, if it is there"
+    )
+    timeout: float = Field(30.0, gt=0, description="seconds for a request that does not wait")
+
+
+def explain(error: Exception) -> str:
+    """One sentence for each setting that is wrong, for people."""
+    details: list[dict[str, Any]] = getattr(error, "errors", lambda **_: [])(include_url=False)
+    return "; ".join(f"{'.'.join(str(part) for part in one['loc']) or 'settings'}: {one['msg']}" for one in details)

@@ -1,0 +1,1 @@
+"""The truth: what was acknowledged is here."""
