@@ -1,0 +1,1 @@
+"""The client of a Taskyard: asynchronous, with a thin synchronous wrapper."""

@@ -1,0 +1,200 @@
+"""What the API answers, as typed and frozen records. ``docs/http-api.md`` describes each field.
+
+Times are in UTC; durations are seconds; sizes are bytes; amounts of resources are plain numbers. A field that this
+version does not know is ignored, so that an older client can talk to a newer server.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, TypeVar, dataclass_transform
+
+import msgspec
+
+from taskyard.errors import InvalidInput
+from taskyard.task.model import ReturnType, StateName, Stream
+
+T = TypeVar("T")
+
+ENDED = frozenset({StateName.FINISHED, StateName.FAILED, StateName.STOPPED})
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of every record. The decorator tells type checkers that records are frozen as their base is."""
+
+
+class ExecutorName(Answer):
+    """Which executor a task was given to."""
+
+    id: str
+    name: str = ""
+
+
+class TaskFile(Answer):
+    """A file that was uploaded, at ``path`` in the task's working directory."""
+
+    path: str
+    size: int
+    sha256: str = ""
+
+
+class TaskSummary(Answer):
+    """A task in a list. ``attempt`` is the number of its last attempt, 0 before the first."""
+
+    id: str
+    name: str
+    state: StateName
+    namespace: str = "default"
+    reason: str | None = None
+    stop_requested: bool = False
+    revision: int = 1
+    attempt: int = 0
+    failures: int = 0
+    losses: int = 0
+    retries: int = 0
+    max_losses: int = 0
+    priority: int = 0
+    labels: dict[str, str] = {}
+    resources: dict[str, float] = {}
+    executor: ExecutorName | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    not_before: datetime | None = None
+    version: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """It is finished, failed or stopped."""
+        return self.state in ENDED
+
+
+class Task(TaskSummary):
+    """A task as it stands. ``exit_code``, ``signal``, ``message``, ``peak_memory`` and ``cpu_time`` are those of its
+    last attempt that ended; ``command`` is what follows ``python``; of ``secrets`` only the names are told."""
+
+    message: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+    command: tuple[str, ...] = ()
+    return_type: ReturnType = ReturnType.NONE
+    files: tuple[TaskFile, ...] = ()
+    env: dict[str, str] = {}
+    secrets: tuple[str, ...] = ()
+    timeout: float | None = None
+    grace: float = 0.0
+    peak_memory: int | None = None
+    cpu_time: float | None = None
+
+
+class CreatedTask(Answer):
+    """One task of a batch that was submitted."""
+
+    id: str
+    name: str
+
+
+class Artifact(Answer):
+    """A file that the task wrote into ``$TASKYARD_OUTPUT``."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Result(Answer):
+    """How a task ended. ``value`` is None unless it finished: by its return type nothing, its stdout, its stdout parsed
+    as JSON, or its artifacts' paths. ``stderr`` is the end of it where the task failed."""
+
+    task_id: str
+    name: str
+    state: StateName
+    return_type: ReturnType
+    value: Any = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+    message: str = ""
+    stderr: str = ""
+    artifacts: tuple[Artifact, ...] = ()
+
+    def value_as(self, type: type[T]) -> T:
+        """The value as that type, checked: ``value_as(str)``, ``value_as(dict[str, int])``, a dataclass or a msgspec
+        struct. ``InvalidInput`` where it is something else."""
+        try:
+            return msgspec.convert(self.value, type)
+        except msgspec.ValidationError as error:
+            raise InvalidInput(
+                f"the value of task {self.name!r} is of another type ({error}): its return type is {self.return_type}"
+            ) from error
+
+
+class LogChunk(Answer):
+    """A piece of a task's output. Where output was lost, ``dropped`` counts the bytes and ``data`` is empty. ``id``
+    names its place, to go on from there."""
+
+    attempt: int
+    sequence: int
+    stream: Stream
+    data: bytes = b""
+    dropped: int = 0
+    at: datetime | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.attempt}-{self.sequence}"
+
+
+class Obstacle(Answer):
+    """Why one executor does not run the task; ``lacking`` names the labels and resources that it lacks."""
+
+    id: str
+    name: str
+    explanation: str
+    lacking: tuple[str, ...] = ()
+
+
+class Why(Answer):
+    """Why a task does not run. ``position`` counts from 1 in the queue of ``waiting`` tasks."""
+
+    summary: str
+    state: StateName
+    position: int | None = None
+    waiting: int = 0
+    not_before: datetime | None = None
+    executors: tuple[Obstacle, ...] = ()
+
+
+class Usage(Answer):
+    """What an executor measures of its machine; ``cpu_percent`` is of all cores together."""
+
+    cpu_percent: float = 0.0
+    memory_used: int = 0
+    memory_total: int = 0
+    load: float = 0.0
+
+
+class RunningTask(Answer):
+    """A task that an executor runs."""
+
+    task_id: str
+    name: str
+    attempt: int
+
+
+class Executor(Answer):
+    """An executor as the manager sees it."""
+
+    id: str
+    name: str
+    connected: bool
+    draining: bool = False
+    labels: dict[str, str] = {}
+    capacity: dict[str, float] = {}
+    used: dict[str, float] = {}
+    usage: Usage = Usage()
+    software: str = ""
+    confinement: tuple[str, ...] = ()
+    last_heard: datetime | None = None
+    running: tuple[RunningTask, ...] = ()
