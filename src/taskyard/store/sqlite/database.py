@@ -1,0 +1,88 @@
+"""A connection to the file, with the queries by name."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from taskyard.store.sqlite.queries import QUERIES
+from taskyard.store.sqlite.rows import Row
+
+BUSY_TIMEOUT = 1000  # milliseconds; only another program can hold the file, and only for moments
+
+# synchronous = FULL: a commit is on the disk before it is acknowledged. No mmap: a failing disk would end the process by
+# SIGBUS, where a read gives an error. Checkpoints are run by the writer, after it has handed out its answers.
+_WRITER = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = FULL;
+PRAGMA foreign_keys = ON;
+PRAGMA trusted_schema = OFF;
+PRAGMA wal_autocheckpoint = 0;
+PRAGMA journal_size_limit = 67108864;
+PRAGMA cache_size = -65536;
+PRAGMA temp_store = MEMORY;
+"""
+_READER = """
+PRAGMA query_only = ON;
+PRAGMA trusted_schema = OFF;
+PRAGMA cache_size = -16384;
+PRAGMA temp_store = MEMORY;
+"""
+
+
+class Database:
+    """Used by one thread at a time. ``touched`` collects the ids of the tasks that the present transaction changes."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self.touched: set[str] = set()
+
+    @classmethod
+    def to_write(cls, path: Path) -> Database:
+        return cls(_connect(path, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, _WRITER))
+
+    @classmethod
+    def to_read(cls, path: Path) -> Database:
+        """A connection sees what was committed before each of its statements."""
+        return cls(_connect(path, apsw.SQLITE_OPEN_READONLY, _READER))
+
+    def run(self, query: str, **values: Any) -> int:
+        """Execute a statement that gives nothing. The number of rows that it changed."""
+        self.connection.execute(QUERIES[query], values)
+        return self.connection.changes()
+
+    def run_many(self, query: str, values: Iterable[dict[str, Any]]) -> None:
+        self.connection.executemany(QUERIES[query], values)
+
+    def one(self, query: str, **values: Any) -> Row | None:
+        """The first row."""
+        rows = self.connection.execute(QUERIES[query], values).fetchall()
+        return rows[0] if rows else None
+
+    def all(self, query: str, **values: Any) -> list[Row]:
+        return self.connection.execute(QUERIES[query], values).fetchall()
+
+    def each(self, query: str, **values: Any) -> Generator[Row, None, None]:
+        """Row by row: close what this gives, where it is not read to its end."""
+        cursor = self.connection.execute(QUERIES[query], values)
+        try:
+            yield from cursor
+        finally:
+            cursor.close(force=True)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def _connect(path: Path, flags: int, pragmas: str) -> apsw.Connection:
+    connection = apsw.Connection(str(path), flags=flags, statementcachesize=len(QUERIES) * 2)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT)
+        connection.execute(pragmas)
+    except apsw.Error:
+        connection.close()
+        raise
+    return connection

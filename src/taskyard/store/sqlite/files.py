@@ -1,0 +1,69 @@
+"""What is open of a store: its lock, the connection that writes, those that read. Opening may wait for the disk."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import apsw
+
+from taskyard.errors import StoreDamaged, StoreError
+from taskyard.store.sqlite.database import Database
+from taskyard.store.sqlite.lock import FileLock
+from taskyard.store.sqlite.readers import Readers
+from taskyard.store.sqlite.schema import migrate
+
+
+@dataclass(frozen=True)
+class StoreFiles:
+    lock: FileLock
+    database: Database
+    readers: Readers
+    generation: str
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Lock the file, make or migrate it, and open it. Only its header and its schema are read: a big one takes no
+        longer. ``StoreLocked``, ``StoreDamaged``, ``SchemaTooNew``, ``StoreError``."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path.with_name(path.name + ".lock"))
+        except OSError as error:
+            raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            # Nobody else may read it, since specs hold secrets. SQLite gives its other files the mode of this one.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            database, generation = _open_database(path)
+            return cls(lock, database, Readers(path), generation)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            lock.release()
+            raise StoreDamaged(
+                f"{path} is damaged ({error}): restore a backup, or move it away to start afresh"
+            ) from error
+        except (apsw.Error, OSError) as error:
+            lock.release()
+            raise StoreError(f"{path} cannot be opened: {error}") from error
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        """Wait for the reads that are under way, and close. The lock goes last."""
+        self.readers.close()
+        self.database.close()
+        self.lock.release()
+
+
+def _open_database(path: Path) -> tuple[Database, str]:
+    """The connection that writes, and the store's generation."""
+    database = Database.to_write(path)
+    try:
+        migrate(database.connection, path)
+        row = database.one("generation")
+        assert row is not None, "the first migration writes it"
+        return database, str(row[0])
+    except BaseException:
+        database.close()
+        raise

@@ -1,0 +1,166 @@
+"""Rows as records of the domain, and back."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, assert_never
+
+import msgspec
+
+from taskyard.store.base import ExecutorRow
+from taskyard.task.model import (
+    Attempt,
+    Chunk,
+    Created,
+    Failed,
+    Finished,
+    Outcome,
+    Reason,
+    Requirement,
+    Running,
+    Scheduled,
+    Spec,
+    State,
+    StateName,
+    StopCause,
+    Stopped,
+    Stream,
+    Task,
+    TaskEvent,
+    state_name,
+)
+
+Row = tuple[Any, ...]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_spec = msgspec.msgpack.Decoder(Spec).decode
+_decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def task_from(row: Row) -> Task:
+    """A row of the query fragment ``task_columns``."""
+    return Task(
+        order=row[0],
+        id=row[1],
+        namespace=row[2],
+        name=row[3],
+        principal=row[4],
+        state=_state_from(*row[5:12]),
+        revision=row[12],
+        attempt=row[13],
+        failures=row[14],
+        losses=row[15],
+        retries=row[16],
+        max_losses=row[17],
+        priority=row[18],
+        requirement=_requirement_from(row[19]),
+        created_at=row[20],
+        version=row[21],
+        deleted=bool(row[22]),
+    )
+
+
+def _state_from(
+    name: str,
+    stop: str | None,
+    executor_id: str,
+    started_at: float,
+    not_before: float,
+    ended_at: float,
+    reason: str,
+) -> State:
+    """The columns that a state does not have are NULL: the table's CHECKs see to it."""
+    match StateName(name):
+        case StateName.CREATED:
+            return Created(not_before=not_before)
+        case StateName.SCHEDULED:
+            return Scheduled(executor_id=executor_id, stop=StopCause(stop) if stop else None)
+        case StateName.RUNNING:
+            return Running(executor_id=executor_id, started_at=started_at, stop=StopCause(stop) if stop else None)
+        case StateName.FINISHED:
+            return Finished(ended_at=ended_at)
+        case StateName.FAILED:
+            return Failed(ended_at=ended_at, reason=Reason(reason))
+        case StateName.STOPPED:
+            return Stopped(ended_at=ended_at)
+        case other:
+            assert_never(other)
+
+
+def state_columns(state: State) -> dict[str, Any]:
+    """The columns of a state, NULL where it has no such data."""
+    columns = dict.fromkeys(("stop", "executor_id", "started_at", "not_before", "ended_at", "reason"))
+    return {"state": state_name(state)} | columns | msgspec.structs.asdict(state)
+
+
+# Most tasks ask for the same few things.
+@functools.lru_cache(maxsize=1024)
+def _requirement_from(text: str) -> Requirement:
+    return msgspec.json.decode(text, type=Requirement)
+
+
+@functools.lru_cache(maxsize=1024)
+def requirement_text(requirement: Requirement) -> str:
+    return msgspec.json.encode(requirement).decode()
+
+
+def spec_from(body: bytes) -> Spec:
+    return _decode_spec(body)
+
+
+def spec_body(spec: Spec) -> bytes:
+    return _encode(spec)
+
+
+def outcome_body(outcome: Outcome) -> bytes:
+    return _encode(outcome)
+
+
+def attempt_from(task_id: str, row: Row) -> Attempt:
+    """A row of the query fragment ``attempt_columns``."""
+    number, revision, executor_id, executor_name, claimed_at, started_at, ended_at, outcome = row
+    return Attempt(
+        task_id=task_id,
+        number=number,
+        revision=revision,
+        executor_id=executor_id,
+        executor_name=executor_name,
+        claimed_at=claimed_at,
+        started_at=started_at,
+        ended_at=ended_at,
+        outcome=None if outcome is None else _decode_outcome(outcome),
+    )
+
+
+def chunk_from(row: Row) -> Chunk:
+    sequence, stream, data, dropped, at = row
+    return Chunk(sequence=sequence, stream=Stream(stream), data=data, dropped=dropped, at=at)
+
+
+def event_from(row: Row) -> TaskEvent:
+    version, at, event, state, attempt, reason, message = row
+    return TaskEvent(
+        version=version,
+        at=at,
+        event=event,
+        state=StateName(state),
+        attempt=attempt,
+        reason=Reason(reason) if reason else None,
+        message=message,
+    )
+
+
+def executor_from(row: Row) -> ExecutorRow:
+    executor_id, name, labels, capacity, draining, last_heard = row
+    return ExecutorRow(
+        executor_id=executor_id,
+        name=name,
+        labels=msgspec.json.decode(labels, type=dict[str, str]),
+        capacity=msgspec.json.decode(capacity, type=dict[str, int]),
+        draining=bool(draining),
+        last_heard=last_heard,
+    )
+
+
+def json_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

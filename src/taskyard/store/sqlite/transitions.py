@@ -1,0 +1,251 @@
+"""Writes of a task's state: each is an operation of the writer.
+
+All go the same way: read the row, see whether the request is still about the present attempt, let
+:func:`taskyard.task.state.apply` decide, write under the condition that attempt and version are those that were read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import msgspec
+
+from taskyard.errors import IllegalTransition, NotFound, WrongState
+from taskyard.store.base import STALE, Claimed, Placement, Removed, Stale
+from taskyard.store.sqlite import rows
+from taskyard.store.sqlite.database import Database
+from taskyard.task.model import (
+    Created,
+    Failed,
+    Fence,
+    Finished,
+    Outcome,
+    Reason,
+    Running,
+    Scheduled,
+    Spec,
+    SpecChange,
+    Stopped,
+    Task,
+    requirement_of,
+)
+from taskyard.task.state import (
+    Began,
+    Claim,
+    Ended,
+    Event,
+    Gone,
+    Lost,
+    Moment,
+    Released,
+    StopConfirmed,
+    Update,
+    apply,
+    event_name,
+)
+
+
+def claim(database: Database, generation: str, placements: Sequence[Placement], now: float) -> list[Claimed | Stale]:
+    """See :meth:`taskyard.store.base.Store.claim`."""
+    return [_claim_one(database, generation, placement, now) for placement in placements]
+
+
+def _claim_one(database: Database, generation: str, placement: Placement, now: float) -> Claimed | Stale:
+    task = find(database, placement.task_id)
+    if task is None or not isinstance(task.state, Created) or task.version != placement.version:
+        return STALE
+    return claim_task(database, generation, task, placement, now)
+
+
+def claim_task(database: Database, generation: str, task: Task, placement: Placement, now: float) -> Claimed | Stale:
+    """Claim a task as it was just read."""
+    claimed = change(database, task, Claim(executor_id=placement.executor_id), Moment(now=now))
+    if not isinstance(claimed, Task):
+        return STALE
+    database.run(
+        "insert_attempt",
+        task=claimed.order,
+        number=claimed.attempt,
+        revision=claimed.revision,
+        executor_id=placement.executor_id,
+        executor_name=placement.executor_name,
+        claimed_at=now,
+    )
+    fence = Fence(generation, claimed.id, claimed.attempt)
+    return Claimed(claimed, fence, newest_spec(database, claimed))
+
+
+def report(
+    database: Database, generation: str, fence: Fence, event: Event, now: float, jitter: float
+) -> Task | Removed | Stale:
+    """See :meth:`taskyard.store.base.Store.report`."""
+    task = present(database, generation, fence)
+    if task is None:
+        return STALE
+    after = change(database, task, event, Moment(now=now, jitter=jitter))
+    if isinstance(after, Task):
+        _note_attempt(database, task, event, now)
+    return after
+
+
+def present(database: Database, generation: str, fence: Fence) -> Task | None:
+    """The task whose open attempt the fence is about; None where the fence is stale."""
+    task = find(database, fence.task_id)
+    if task is None or fence.generation != generation or fence.attempt != task.attempt or not task.is_open:
+        return None
+    return task
+
+
+def request(database: Database, task_id: str, event: Event, now: float) -> Task | Removed:
+    """See :meth:`taskyard.store.base.Store.request`."""
+    task = _visible(database, task_id)
+    try:
+        after = change(database, task, event, Moment(now=now))
+    except IllegalTransition as error:
+        raise WrongState(_refusal(task)) from error
+    assert isinstance(after, Task | Removed), "one writer: nothing comes between its read and its write"
+    return after
+
+
+def update(database: Database, task_id: str, change_of_spec: SpecChange, now: float) -> Task:
+    """See :meth:`taskyard.store.base.Store.update`."""
+    task = _visible(database, task_id)
+    spec = change_of_spec.merged_into(newest_spec(database, task))
+    event = Update(
+        priority=spec.priority,
+        requirement=requirement_of(spec),
+        retries=spec.retries,
+        max_losses=spec.max_losses,
+    )
+    after = change(database, task, event, Moment(now=now))
+    assert isinstance(after, Task), "an update removes nothing, and nothing comes between its read and its write"
+    insert_spec(database, after.order, after.revision, spec)
+    return after
+
+
+def change(database: Database, task: Task, event: Event, moment: Moment) -> Task | Removed | Stale:
+    """Write what follows ``event`` where the row is still as ``task`` was read; nothing where the event changes nothing."""
+    after = apply(task, event, moment)
+    if isinstance(after, Gone):
+        return remove(database, task)
+    if after == task:
+        return task
+    after = msgspec.structs.replace(after, version=task.version + 1)
+    database.touched.add(task.id)
+    changed = database.run(
+        "update_task",
+        **rows.state_columns(after.state),
+        attempt=after.attempt,
+        failures=after.failures,
+        losses=after.losses,
+        version=after.version,
+        task_id=task.id,
+        read_attempt=task.attempt,
+        read_version=task.version,
+    )
+    if not changed:
+        return STALE
+    if after.revision != task.revision:
+        database.run(
+            "revise_task",
+            task=after.order,
+            revision=after.revision,
+            priority=after.priority,
+            requirement=rows.requirement_text(after.requirement),
+            retries=after.retries,
+            max_losses=after.max_losses,
+        )
+    if after.deleted != task.deleted:
+        database.run("hide_task", task=after.order)
+    _note_event(database, after, event, moment.now)
+    return after
+
+
+def remove(database: Database, task: Task) -> Removed | Stale:
+    """Remove the row and all that belongs to it, where it is still as ``task`` was read."""
+    database.touched.add(task.id)
+    removed = database.run("remove_task", task=task.order, read_attempt=task.attempt, read_version=task.version)
+    return Removed(msgspec.structs.replace(task, deleted=True)) if removed else STALE
+
+
+def find(database: Database, task_id: str) -> Task | None:
+    """The task, a deleted one too."""
+    row = database.one("task_by_id", task_id=task_id)
+    return None if row is None else rows.task_from(row)
+
+
+def newest_spec(database: Database, task: Task) -> Spec:
+    row = database.one("spec", task_id=task.id, revision=task.revision)
+    assert row is not None, "a task and its spec are written together"
+    return rows.spec_from(row[0])
+
+
+def insert_spec(database: Database, ordinal: int, revision: int, spec: Spec) -> None:
+    """Keep a revision, and which files of the repository it needs."""
+    database.run("insert_spec", task=ordinal, revision=revision, body=rows.spec_body(spec))
+    for file in spec.files:
+        if file.content is None:
+            database.run("insert_file_reference", task=ordinal, sha256=file.sha256)
+
+
+def _visible(database: Database, task_id: str) -> Task:
+    task = find(database, task_id)
+    if task is None or task.deleted:
+        raise NotFound(f"there is no task {task_id!r}")
+    return task
+
+
+def _note_event(database: Database, after: Task, event: Event, now: float) -> None:
+    outcome = _outcome_of(event)
+    database.run(
+        "insert_event",
+        task=after.order,
+        version=after.version,
+        at=now,
+        event=event_name(event),
+        state=after.state_name,
+        attempt=after.attempt,
+        reason=outcome.reason if outcome else None,
+        message=outcome.message if outcome else "",
+    )
+
+
+def _note_attempt(database: Database, task: Task, event: Event, now: float) -> None:
+    """Keep in the attempt's row what was reported of it."""
+    outcome = _outcome_of(event)
+    if outcome is not None:
+        body = rows.outcome_body(outcome)
+        database.run("end_attempt", task=task.order, number=task.attempt, ended_at=now, outcome=body)
+        for artifact in outcome.artifacts:
+            database.run("insert_file_reference", task=task.order, sha256=artifact.sha256)
+    elif isinstance(event, Began) and isinstance(task.state, Scheduled):
+        database.run("begin_attempt", task=task.order, number=task.attempt, started_at=now)
+
+
+def _outcome_of(event: Event) -> Outcome | None:
+    """How the attempt ended; None for an event that ends none."""
+    match event:
+        case Ended():
+            return event.outcome
+        case Lost():
+            return Outcome(reason=Reason.LOST, message="the executor was lost, or came back without the attempt")
+        case Released():
+            return Outcome(reason=Reason.REJECTED, message="the executor gave the attempt back before it began")
+        case StopConfirmed():
+            return Outcome(stopped=True, message="the executor did not know the attempt when it was told to stop it")
+        case _:
+            return None
+
+
+def _refusal(task: Task) -> str:
+    """Why a task cannot be started, and what to do."""
+    match task.state:
+        case Created():
+            return f"task {task.name!r} is waiting to run already"
+        case Scheduled() | Running():
+            return f"task {task.name!r} is {task.state_name}: stop it first, or wait until it has ended"
+        case Finished() | Failed() | Stopped():
+            return f"task {task.name!r} is {task.state_name}: only a stopped task can be started"
+        case other:
+            assert_never(other)

@@ -1,0 +1,37 @@
+"""Writes about executors, and the removal of what is old."""
+
+from __future__ import annotations
+
+from taskyard.errors import NotFound
+from taskyard.store.base import ExecutorRow
+from taskyard.store.sqlite import rows
+from taskyard.store.sqlite.database import Database
+from taskyard.store.sqlite.transitions import remove
+
+
+def save_executor(database: Database, row: ExecutorRow) -> None:
+    """See :meth:`taskyard.store.base.Store.save_executor`."""
+    database.run(
+        "save_executor",
+        id=row.executor_id,
+        name=row.name,
+        labels=rows.json_text(row.labels),
+        capacity=rows.json_text(row.capacity),
+        draining=row.draining,
+        last_heard=row.last_heard,
+    )
+
+
+def drain_executor(database: Database, executor_id: str, draining: bool) -> None:
+    """See :meth:`taskyard.store.base.Store.drain_executor`."""
+    if not database.run("drain_executor", id=executor_id, draining=draining):
+        raise NotFound(f"there is no executor {executor_id!r}")
+
+
+def expire(database: Database, keys_before: float, ended_before: float, limit: int) -> int:
+    """See :meth:`taskyard.store.base.Store.expire`."""
+    database.run("expire_keys", before=keys_before, limit=limit)
+    old = [rows.task_from(row) for row in database.all("ended_tasks", before=ended_before, limit=limit)]
+    for task in old:
+        remove(database, task)
+    return len(old)
