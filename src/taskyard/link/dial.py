@@ -162,7 +162,7 @@ async def _session(
     except TimeoutError:
         return Unavailable(f"no answer to the introduction within {handshake_timeout:g} s")
     except ConnectionClosed as closed:
-        return explained(closed)
+        return explained(closed) or Unavailable("the connection was closed while it was opened")
     welcome = events[0]
     assert isinstance(welcome, Opened)
     link: LiveLink[In, Out] = LiveLink(connection, codec, lambda: session.confirmed_at, refuses=False)

@@ -43,6 +43,13 @@ WEBSOCKET_OPTIONS: dict[str, Any] = {
 CLOSE_REASON_BYTES = 120
 """A little less than what a close frame takes."""
 
+# What the WebSocket library sends by itself when a peer breaks its rules.
+VERDICTS: dict[int, type[ProtocolError]] = {
+    CloseCode.MESSAGE_TOO_BIG: FrameTooLarge,
+    CloseCode.PROTOCOL_ERROR: ProtocolError,
+    CloseCode.INVALID_DATA: ProtocolError,
+}
+
 Event = Opened[Any] | Received[In] | Reply
 
 log = structlog.get_logger(__name__)
@@ -106,11 +113,6 @@ class LiveLink(Generic[In, Out]):
         """Send the dialler's next heartbeat."""
         self._put([message])
 
-    def welcome(self, message: Welcome | ApiWelcome) -> None:
-        """Put the acceptor's first message before what was sent since ``Hello``."""
-        self._outbox.put_first(self._codec.encode_message(message))  # type: ignore[arg-type]  # it is one of Out
-        self._filled.set()
-
     def give_up(self, reason: TaskyardError) -> None:
         """End the session at once, unsent messages and all: the peer is silent or does not read."""
         self._given_up = self._given_up or reason
@@ -124,13 +126,16 @@ class LiveLink(Generic[In, Out]):
         receive: Callable[[bytes], Sequence[Event[In]]],
         handler: Handler[In],
         *,
+        first: Welcome | ApiWelcome | None = None,
         events: Sequence[Event[In]] = (),
         alongside: Sequence[Coroutine[Any, Any, None]] = (),
     ) -> TaskyardError | None:
-        """Send and receive until the session has ended; says why it did, None where our side closed it. ``events`` were
-        received before; ``alongside`` runs as long as the session."""
+        """Send and receive until the session has ended; says why it did, None where our side closed it. ``first`` leaves
+        before what was sent since ``Hello``; ``events`` were received before; ``alongside`` runs as long as the session."""
         ending: TaskyardError | None = None
         try:
+            if first is not None:
+                self._outbox.put_first(self._codec.encode_message(first))  # type: ignore[arg-type]  # it is one of Out
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(self._write())
                 others = [group.create_task(work) for work in alongside]
@@ -201,11 +206,11 @@ class LiveLink(Generic[In, Out]):
         self._filled.set()
 
 
-def explained(closed: ConnectionClosed) -> TaskyardError:
-    """Why a WebSocket was closed that we did not close, as an error of ours."""
-    if closed.sent is not None and not closed.rcvd_then_sent:  # the library ended it, for what the peer sent
-        kind = FrameTooLarge if closed.sent.code == CloseCode.MESSAGE_TOO_BIG else ProtocolError
-        return kind(f"the peer broke the WebSocket protocol: {closed.sent}")
+def explained(closed: ConnectionClosed) -> TaskyardError | None:
+    """Why a WebSocket was closed, as an error of ours; None where this side closed it without fault of the peer."""
+    if closed.sent is not None and not closed.rcvd_then_sent:
+        kind = VERDICTS.get(closed.sent.code)
+        return kind(f"the peer broke the WebSocket protocol: {closed.sent}") if kind else None
     if closed.rcvd is None:
         return Unavailable("the connection was lost")
     return Unavailable(f"the peer closed the connection: {closed.rcvd}")

@@ -41,7 +41,7 @@ from websockets.http11 import Request, Response
 from taskyard.errors import AddressInUse, InvalidInput, ProtocolError, TaskyardError, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.link.clock import now
-from taskyard.link.live import CLOSE_TIMEOUT, WEBSOCKET_OPTIONS, LiveLink, explained, websocket_logger
+from taskyard.link.live import CLOSE_TIMEOUT, WEBSOCKET_OPTIONS, LiveLink, websocket_logger
 from taskyard.protocol.codec import Codec
 from taskyard.protocol.messages import ApiHello, ApiWelcome, Hello, Intervals, Refuse, Welcome
 from taskyard.protocol.session import AcceptorSession, Opened
@@ -136,17 +136,21 @@ class _Acceptor(Generic[Introduction, In, Out]):
         self._sessions.add(task)
         try:
             await self._session(connection)
+        except Exception:  # a fault of ours; the other sessions go on
+            log.exception("session_crashed", link=self._codec.link)
         finally:
             self._sessions.discard(task)
 
     async def close(self, server: WebSocketServer) -> None:
         """End every session, and wait until each handler was told."""
         server.close()
-        _, late = await asyncio.wait([asyncio.ensure_future(server.wait_closed())], timeout=CLOSE_TIMEOUT)
-        if late:  # a handler that does not return
+        try:
+            async with asyncio.timeout(2 * CLOSE_TIMEOUT):
+                await server.wait_closed()
+        except TimeoutError:  # a handler that does not return
             for task in self._sessions:
                 task.cancel()
-        await server.wait_closed()
+            await server.wait_closed()
 
     async def _session(self, connection: ServerConnection) -> None:
         session = AcceptorSession(self._codec, self._intervals, now())
@@ -156,7 +160,7 @@ class _Acceptor(Generic[Introduction, In, Out]):
             hello = await self._introduction(connection, session)
             welcome, handler = await self._admit(hello, link)
         except ConnectionClosed as closed:
-            context.debug("session_not_opened", reason=explained(closed).message)
+            context.debug("session_not_opened", reason=str(closed))
             return
         except TaskyardError as error:
             context.warning("session_refused", code=error.code, reason=error.message)
@@ -167,10 +171,10 @@ class _Acceptor(Generic[Introduction, In, Out]):
             await self._refuse(connection, TaskyardError("the manager could not admit this peer: see its log"))
             return
         session.admit()
-        link.welcome(msgspec.structs.replace(welcome, version=session.version, intervals=self._intervals))
+        first = msgspec.structs.replace(welcome, version=session.version, intervals=self._intervals)
         lease = _Lease(session, link)
         try:
-            ending = await link.run(lambda frame: session.receive(frame, now()), handler)
+            ending = await link.run(lambda frame: session.receive(frame, now()), handler, first=first)
         finally:
             lease.cancel()
         if isinstance(ending, ProtocolError):
