@@ -112,7 +112,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def report(self, fence: Fence, event: Event, now: float, jitter: float = 0.0) -> Awaitable[Task | Removed | Stale]:
-        """Apply what became of an attempt: ``Began``, ``Ended``, ``Lost``, ``Released``, ``StopConfirmed``."""
+        """Apply what became of an attempt: ``Began``, ``Ended``, ``Lost``, ``Missing``, ``Released``, ``StopConfirmed``."""
 
     @abc.abstractmethod
     def request(self, task_id: str, event: Event, now: float) -> Awaitable[Task | Removed]:

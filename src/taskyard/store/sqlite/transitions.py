@@ -33,12 +33,17 @@ from taskyard.task.model import (
 from taskyard.task.state import (
     Began,
     Claim,
+    Delete,
     Ended,
     Event,
     Gone,
     Lost,
+    Missing,
     Moment,
     Released,
+    Rerun,
+    Start,
+    Stop,
     StopConfirmed,
     Update,
     apply,
@@ -229,13 +234,17 @@ def _outcome_of(event: Event) -> Outcome | None:
         case Ended():
             return event.outcome
         case Lost():
-            return Outcome(reason=Reason.LOST, message="the executor was lost, or came back without the attempt")
+            return Outcome(reason=Reason.LOST, message="the executor was lost")
+        case Missing():
+            return Outcome(reason=Reason.LOST, message="the executor came back without the attempt")
         case Released():
             return Outcome(reason=Reason.REJECTED, message="the executor gave the attempt back before it began")
         case StopConfirmed():
             return Outcome(stopped=True, message="the executor did not know the attempt when it was told to stop it")
-        case _:
+        case Claim() | Began() | Stop() | Start() | Rerun() | Update() | Delete():
             return None
+        case _:
+            assert_never(event)
 
 
 def _refusal(task: Task) -> str:
