@@ -51,16 +51,14 @@ class Component:
         with self._changed:
             return "".join(self._raw)
 
-    def wait_for(self, event: str, *, after: int = 0, **fields: Any) -> Entry:
-        """The first line of the log, behind the first ``after`` ones, with that event and those fields. AssertionError
-        where the process ends, or the deadline passes, without it."""
+    def wait_for(self, event: str, *, after: int = 0, count: int = 1, **fields: Any) -> Entry:
+        """The first line of the log, behind the first ``after`` ones, with that event and those fields; with ``count`` the
+        second, third ... of them. AssertionError where the process ends, or the deadline passes, without it."""
         wanted = {"event": event, **fields}
 
         def found() -> Entry | None:
-            for entry in self._entries[after:]:
-                if all(entry.get(key) == value for key, value in wanted.items()):
-                    return entry
-            return None
+            matching = [one for one in self._entries[after:] if all(one.get(key) == wanted[key] for key in wanted)]
+            return matching[count - 1] if len(matching) >= count else None
 
         with self._changed:
             self._changed.wait_for(lambda: found() is not None or self._ended, DEADLINE)
@@ -182,6 +180,21 @@ class Yard:
         )
         if connected:
             component.wait_for("connected")
+        return component
+
+    def up(self, *arguments: str, executors: int = 1, slots: int = 1, **environment: str) -> Component:
+        """Everything by one command."""
+        component = self.start(
+            "up",
+            "up",
+            *("--executors", str(executors), "--slots", str(slots), *arguments),
+            TASKYARD_PORT=str(self.http_port),
+            TASKYARD_EXECUTOR_PORT=str(self.executor_port),
+            **environment,
+        )
+        self.executor_port = int(component.wait_for("listening", link="executor")["port"])
+        self.http_port = int(component.wait_for("listening", link="http")["port"])
+        component.wait_for("executor_connected", count=executors)
         return component
 
     @property

@@ -1,0 +1,1 @@
+"""Measures Taskyard beside the bare interpreter, in the same run: ``make bench``."""
