@@ -201,10 +201,11 @@ class Yard:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
 
-    def curl(self, path: str, *arguments: str) -> tuple[int, bytes]:
-        """Status and body of a request by the real curl."""
+    def curl(self, path: str, *arguments: str, port: int | None = None) -> tuple[int, bytes]:
+        """Status and body of a request by the real curl, to the API Server or another port of this machine."""
+        url = f"http://127.0.0.1:{port or self.http_port}{path}"
         done = subprocess.run(
-            ["curl", "-sS", "--max-time", str(DEADLINE), "-w", "\n%{http_code}", *arguments, f"{self.url}{path}"],
+            ["curl", "-sS", "--max-time", str(DEADLINE), "-w", "\n%{http_code}", *arguments, url],
             capture_output=True,
             check=False,
         )
