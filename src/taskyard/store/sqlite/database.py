@@ -81,7 +81,7 @@ def _connect(path: Path, flags: int, pragmas: str) -> apsw.Connection:
     connection = apsw.Connection(str(path), flags=flags, statementcachesize=len(QUERIES) * 2)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT)
-        connection.execute(pragmas)
+        connection.execute(pragmas).fetchall()  # some give a row, and those after it would wait for its reader
     except apsw.Error:
         connection.close()
         raise

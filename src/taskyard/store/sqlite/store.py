@@ -40,6 +40,7 @@ from taskyard.task.model import (
 from taskyard.task.state import Event
 
 COMMIT_BYTES = 4 << 20
+FEW_CHUNKS = 16  # who follows a log is never far behind: so little is read at once
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,8 +133,8 @@ class SqliteStore(Store):
         self, task_id: str, attempt: int, after: int, limit: int, stream: Stream | None = None
     ) -> OutputRead:
         stored = self._readers.here(output.highest, task_id, attempt)
-        if stored <= after:  # whoever follows a log asks often, and mostly there is nothing
-            return OutputRead((), stored)
+        if stored - after <= FEW_CHUNKS:
+            return self._readers.here(output.read, task_id, attempt, after, limit, stream)
         return await self._readers.aside(output.read, task_id, attempt, after, limit, stream)
 
     async def highest_output(self, task_id: str, attempt: int) -> int:
