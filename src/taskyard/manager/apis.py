@@ -12,13 +12,12 @@ from taskyard.link.base import Handler, Link
 from taskyard.manager.requests import RequestHandler
 from taskyard.protocol.calls import answer_to, failure_of
 from taskyard.protocol.messages import (
+    ApiCall,
     ApiHello,
-    ApiMessage,
     ApiWelcome,
     Call,
     Cancel,
     Heartbeat,
-    Intervals,
     ManagerApiMessage,
 )
 from taskyard.settings import ManagerSettings, is_loopback
@@ -37,19 +36,15 @@ class ApiServers:
         gate: TokenGate,
         handler: RequestHandler,
         generation: str,
-        intervals: Intervals,
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._settings = settings
         self._gate = gate
         self._handler = handler
         self._generation = generation
-        self._intervals = intervals
         self._tasks = tasks
 
-    async def admit(
-        self, hello: ApiHello, link: Link[ManagerApiMessage]
-    ) -> tuple[ManagerApiMessage, Handler[ApiMessage]]:
+    async def admit(self, hello: ApiHello, link: Link[ManagerApiMessage]) -> tuple[ApiWelcome, Handler[ApiCall]]:
         """Let an API Server in. ``Unauthorized``."""
         needed = self._settings.require_token or not is_loopback(self._settings.host)
         if (needed or hello.token) and not self._gate.accepts_user(hello.token):
@@ -59,7 +54,8 @@ class ApiServers:
         if hello.repository is not None:
             self._handler.announce(hello.repository)
         log.info("api_connected", api_id=hello.api_id, host=link.peer_host)
-        welcome = ApiWelcome(version=hello.newest_version, generation=self._generation, intervals=self._intervals)
+        # The link fills in the version and the intervals.
+        welcome = ApiWelcome(version=hello.newest_version, generation=self._generation)
         return welcome, ApiSession(hello.api_id, self._handler, link, self._settings.max_api_calls, self._tasks)
 
 
@@ -81,7 +77,7 @@ class ApiSession:
         self._tasks = tasks
         self._calls: dict[int, asyncio.Task[None]] = {}
 
-    async def received(self, message: ApiMessage) -> None:
+    async def received(self, message: ApiCall) -> None:
         match message:
             case Heartbeat():
                 pass
@@ -90,8 +86,6 @@ class ApiSession:
             case Cancel():
                 if (call := self._calls.get(message.number)) is not None:
                     call.cancel()
-            case ApiHello():
-                raise ProtocolError("an API Server introduces itself once in a session")
             case _:
                 assert_never(message)
 

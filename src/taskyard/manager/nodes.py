@@ -13,7 +13,7 @@ from typing import assert_never
 
 import structlog
 
-from taskyard.errors import ProtocolError, StoreError, TaskyardError, Unauthorized, Unavailable
+from taskyard.errors import StoreError, TaskyardError, Unauthorized, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Executor, Fleet
@@ -22,7 +22,7 @@ from taskyard.manager.reports import Followup, Reports
 from taskyard.protocol.messages import (
     Drain,
     Draining,
-    ExecutorMessage,
+    ExecutorReport,
     Finished,
     Heartbeat,
     Hello,
@@ -122,7 +122,7 @@ class Nodes:
             heartbeat=settings.heartbeat_interval, deadline=settings.executor_deadline, lease=settings.lease
         )
 
-    async def admit(self, hello: Hello, link: Link[ManagerMessage]) -> tuple[ManagerMessage, Handler[ExecutorMessage]]:
+    async def admit(self, hello: Hello, link: Link[ManagerMessage]) -> tuple[Welcome, Handler[ExecutorReport]]:
         """Let an executor in. ``Unauthorized``, ``Unavailable`` (too many executors)."""
         self._check(hello)
         listed = (*hello.holds, *hello.finished)
@@ -153,12 +153,8 @@ class Nodes:
         )
         self._dispatcher.dispatch()
         session = ExecutorSession(self, executor, link, self._reports, self._wall, self._tasks)
-        welcome = Welcome(
-            version=hello.newest_version,
-            generation=self._store.generation,
-            intervals=self.intervals,
-            stored=tuple(stored),
-        )
+        # The link fills in the version and the intervals.
+        welcome = Welcome(version=hello.newest_version, generation=self._store.generation, stored=tuple(stored))
         return welcome, session
 
     def start_lease(self, executor: Executor, heard_at: float) -> None:
@@ -168,11 +164,7 @@ class Nodes:
         loop = asyncio.get_running_loop()
         self._leases[executor.executor_id] = loop.call_later(remaining, self._give_up, executor)
 
-    def now(self) -> float:
-        """The clock of leases."""
-        return self._boottime()
-
-    def disconnected(self, executor: Executor, link: Link[ManagerMessage], heard_at: float) -> None:
+    def disconnected(self, executor: Executor, link: Link[ManagerMessage]) -> None:
         """A session has ended."""
         if not self._links.remove(executor.executor_id, link):
             return
@@ -184,7 +176,7 @@ class Nodes:
             executor_id=executor.executor_id,
             attempts=len(executor.holds),
         )
-        self.start_lease(executor, heard_at)
+        self.start_lease(executor, link.renewed_at)
 
     def close(self) -> None:
         """No lease runs out after this."""
@@ -303,15 +295,13 @@ class ExecutorSession:
         self._reports = reports
         self._wall = wall
         self._tasks = tasks
-        self._heard_at = nodes.now()
         self._unanswered: deque[tuple[asyncio.Task[None], int]] = deque()
         self._unanswered_bytes = 0
 
-    async def received(self, message: ExecutorMessage) -> None:
+    async def received(self, message: ExecutorReport) -> None:
         executor_id, link = self._executor.executor_id, self._link
         match message:
             case Heartbeat():
-                self._heard_at = self._nodes.now()
                 self._executor.usage = message.usage
                 self._executor.last_heard = self._wall()
             case Started():
@@ -327,13 +317,11 @@ class ExecutorSession:
                 await self._follow(self._reports.stopped(executor_id, message))
             case Draining():
                 self._nodes.left(self._executor, message.draining)
-            case Hello():
-                raise ProtocolError("an executor introduces itself once in a session")
             case _:
                 assert_never(message)
 
     def closed(self) -> None:
-        self._nodes.disconnected(self._executor, self._link, self._heard_at)
+        self._nodes.disconnected(self._executor, self._link)
 
     async def _follow(self, followup: Followup | None, size: int = 0) -> None:
         """Go on in the background, but read no more of this peer while too much of it waits for commits."""

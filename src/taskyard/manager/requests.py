@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, assert_never, cast
 
-from taskyard.errors import InvalidInput, NotFound, Unavailable
+from taskyard.errors import InvalidInput, NotFound, StoreError, Unavailable
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Fleet
 from taskyard.manager.metrics import Metrics
@@ -73,7 +74,7 @@ class Repositories:
 
 
 class RequestHandler:
-    """``wall`` gives seconds since the epoch."""
+    """``wall`` gives seconds since the epoch. ``tasks`` owns the writes that are under way."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class RequestHandler:
         metrics: Metrics,
         max_waiting: int,
         wall: Callable[[], float],
+        tasks: asyncio.TaskGroup,
     ) -> None:
         self._store = store
         self._fleet = fleet
@@ -99,6 +101,7 @@ class RequestHandler:
         self._metrics = metrics
         self._max_waiting = max_waiting
         self._wall = wall
+        self._tasks = tasks
 
     @property
     def connected(self) -> bool:
@@ -116,7 +119,7 @@ class RequestHandler:
         """The same, where the kind of the request is not known beforehand."""
         match request:
             case Submit():
-                return await self._submit(request)
+                return await self._carry_through(self._submit(request))
             case GetTask():
                 return await self._views.detail(await self._store.task(await self._store.resolve(request.task)))
             case GetFile():
@@ -128,13 +131,13 @@ class RequestHandler:
             case WaitTask():
                 return await self._views.wait(request)
             case StopTask():
-                return await self._stop(request)
+                return await self._carry_through(self._stop(request))
             case StartTask():
-                return await self._start(request)
+                return await self._carry_through(self._start(request))
             case UpdateTask():
-                return await self._update(request)
+                return await self._carry_through(self._update(request))
             case DeleteTask():
-                return await self._delete(request)
+                return await self._carry_through(self._delete(request))
             case ListAttempts():
                 return await self._views.attempts(request)
             case ReadOutput():
@@ -146,7 +149,7 @@ class RequestHandler:
             case ListExecutors():
                 return self._views.executors()
             case DrainExecutor():
-                return await self._drain(request)
+                return await self._carry_through(self._drain(request))
             case FindUnreferenced():
                 return Unreferenced(sha256s=await self._store.unreferenced(request.sha256s))
             case GetMetrics():
@@ -155,6 +158,13 @@ class RequestHandler:
                 return Pong(generation=self._store.generation)
             case _:
                 assert_never(request)
+
+    async def _carry_through(self, write: Coroutine[Any, Any, A]) -> A:
+        """The answer to a write. What follows from its commit is done even where its caller goes away meanwhile."""
+        result = await asyncio.shield(self._tasks.create_task(_outcome(write)))
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     async def _submit(self, request: Submit) -> Submitted:
         if not request.items:
@@ -226,3 +236,13 @@ class RequestHandler:
     def _present(result: Task | Removed) -> Task:
         assert isinstance(result, Task)
         return result
+
+
+async def _outcome(write: Coroutine[Any, Any, A]) -> A | Exception:
+    """An error of the store ends the manager; any other is its caller's, who may not be there any more."""
+    try:
+        return await write
+    except StoreError:
+        raise
+    except Exception as error:
+        return error

@@ -143,13 +143,13 @@ class _Parts:
             metrics=metrics,
             max_waiting=settings.max_waiting,
             wall=time.time,
+            tasks=tasks,
         )
         self._apis = ApiServers(
             settings=settings,
             gate=gate,
             handler=self.handler,
             generation=store.generation,
-            intervals=self.nodes.intervals,
             tasks=tasks,
         )
 
@@ -169,9 +169,9 @@ class _Parts:
                 handshake_timeout=settings.handshake_timeout,
                 max_connections=settings.max_executors,
                 intervals=self.nodes.intervals,
+                port_setting="TASKYARD_EXECUTOR_PORT or --executor-port",
             )
         )
-        log.info("listening", link="executor", host=settings.host, port=for_executors.port)
         if not listen_for_apis:
             return RunningManager(self.handler, for_executors.port, None)
         for_apis = await servers.enter_async_context(
@@ -183,9 +183,9 @@ class _Parts:
                 handshake_timeout=settings.handshake_timeout,
                 max_connections=settings.max_executors,
                 intervals=self.nodes.intervals,
+                port_setting="TASKYARD_MANAGER_PORT or --api-port",
             )
         )
-        log.info("listening", link="api", host=settings.host, port=for_apis.port)
         return RunningManager(self.handler, for_executors.port, for_apis.port)
 
     def close(self) -> None:
@@ -207,7 +207,9 @@ async def _clear(store: Store, settings: ManagerSettings) -> None:
 
 
 async def _watch(store: SqliteStore) -> None:
-    raise await store.failed
+    await store.failed.wait()
+    assert store.failure is not None
+    raise store.failure
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
