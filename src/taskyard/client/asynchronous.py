@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack
@@ -190,7 +191,7 @@ class AsyncClient:
         labels: Mapping[str, str] | None = None,
         executor: str = "",
         limit: int | None = None,
-    ) -> AsyncIterator[TaskSummary]:
+    ) -> AsyncGenerator[TaskSummary, None]:
         """Tasks, newest first, fetched page by page; ``limit`` at most. Every filter that is given must hold."""
         left = limit
         params: dict[str, Any] = {
@@ -250,7 +251,7 @@ class AsyncClient:
         stream: Stream | str | None = None,
         attempt: int | None = None,
         after: str | None = None,
-    ) -> AsyncIterator[LogChunk]:
+    ) -> AsyncGenerator[LogChunk, None]:
         """The task's output as it is printed, until the task has ended; what there is now with ``follow=False``.
 
         Goes on by itself after a broken connection, without a gap or a repetition. ``stream`` is one of the two;
@@ -261,8 +262,9 @@ class AsyncClient:
             params["stream"] = Stream(stream).value
         if attempt is not None:
             params["attempt"] = attempt
-        async for chunk in logs.follow(self._http, task, params, after, self._patience):
-            yield chunk
+        async with contextlib.aclosing(logs.follow(self._http, task, params, after, self._patience)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     async def output(self, task: str, stream: Stream | str = Stream.STDOUT, attempt: int | None = None) -> bytes:
         """All that the task has printed so far on one stream, as it printed it."""

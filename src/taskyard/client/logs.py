@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
 
@@ -61,7 +61,9 @@ async def persist(call: Callable[[], Awaitable[T]], longest: float) -> T:
             await patience.pause(error)
 
 
-async def follow(http: Http, task: str, params: Params, after: str | None, longest: float) -> AsyncIterator[LogChunk]:
+async def follow(
+    http: Http, task: str, params: Params, after: str | None, longest: float
+) -> AsyncGenerator[LogChunk, None]:
     """Every chunk after the one whose id is ``after``, each once, until the server says that nothing follows."""
     patience = Patience(longest)
     while True:

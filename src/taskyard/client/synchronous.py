@@ -7,7 +7,7 @@ import asyncio
 import enum
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 import httpx2
@@ -63,7 +63,7 @@ def _waited(
 
 
 def _iterated(
-    method: Callable[Concatenate[AsyncClient, P], AsyncIterator[T]],
+    method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]],
 ) -> Callable[Concatenate[Client, P], Iterator[T]]:
     """The method, whose items are waited for one by one."""
 
@@ -75,8 +75,7 @@ def _iterated(
             return await anext(iterator, _End.END)
 
         async def finish() -> None:
-            if (close := getattr(iterator, "aclose", None)) is not None:
-                await close()
+            await iterator.aclose()
 
         try:
             while (item := client._loop.run(step())) is not _End.END:

@@ -1,0 +1,36 @@
+"""Puts a command line in order before it is parsed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+END_OF_OPTIONS = "--"
+
+
+def global_options_last(words: Sequence[str], valued: Collection[str], flags: Collection[str]) -> list[str]:
+    """``--url URL ls -x`` as ``ls --url URL -x``: global options may stand before the command too, and every command has
+    them. Stops at the first word that is no global option: the command."""
+    words = list(words)
+    at = 0
+    while at < len(words):
+        name = words[at].partition("=")[0]
+        if name in flags or (name in valued and "=" in words[at]):
+            at += 1
+        elif name in valued:
+            at += 2
+        else:
+            break
+    return words[at : at + 1] + words[:at] + words[at + 1 :]
+
+
+def script_last(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[str]:
+    """``-x 1 script.py --flag`` as ``-x 1 -- script.py --flag``: what follows the first word that is neither an option nor
+    the value of one belongs to the script, untouched."""
+    words = list(words)
+    at = 0
+    while at < len(words) and words[at] != END_OF_OPTIONS:
+        word = words[at]
+        if not word.startswith("-") or word == "-":
+            return [*words[:at], END_OF_OPTIONS, *words[at:]]
+        at += 2 if "=" not in word and takes_value(word) else 1
+    return words

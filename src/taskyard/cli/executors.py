@@ -1,0 +1,53 @@
+"""`taskyard executors`, `drain` and `undrain`."""
+
+from __future__ import annotations
+
+from taskyard.cli.options import DEFAULT_REMOTE, Remote
+from taskyard.cli.tasks import for_each
+
+
+def executors(*, remote: Remote = DEFAULT_REMOTE) -> None:
+    """List the executors: what they offer, what they use, and what they run."""
+    from taskyard.cli import show
+
+    with remote.client() as client:
+        found = client.executors()
+    if remote.json:
+        show.json(found)
+    else:
+        show.executors(found)
+
+
+def drain(*executors: str, remote: Remote = DEFAULT_REMOTE) -> int:
+    """Give executors no new tasks; what they run goes on.
+
+    Parameters
+    ----------
+    executors
+        Names or ids.
+    """
+    return _set_draining(executors, True, remote)
+
+
+def undrain(*executors: str, remote: Remote = DEFAULT_REMOTE) -> int:
+    """Give executors tasks again.
+
+    Parameters
+    ----------
+    executors
+        Names or ids.
+    """
+    return _set_draining(executors, False, remote)
+
+
+def _set_draining(names: tuple[str, ...], draining: bool, remote: Remote) -> int:
+    from taskyard.cli import show
+
+    with remote.client() as client:
+
+        def change(name: str) -> None:
+            executor = client.drain(name) if draining else client.undrain(name)
+            if remote.json:
+                show.json_line(executor)
+
+        return for_each(names, change)

@@ -1,0 +1,92 @@
+"""Exit codes: one meaning each. ``docs/cli.md`` lists them."""
+
+from __future__ import annotations
+
+import enum
+import signal
+
+from taskyard import errors
+from taskyard.client.records import Task
+from taskyard.task.model import StateName
+
+
+class Exit(enum.IntEnum):
+    """What a command ends with, where it is not the exit code of the user's own script."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNAVAILABLE = 3
+    NOT_FOUND = 4
+    CONFLICT = 5
+    UNAUTHORIZED = 6
+    ADDRESS_IN_USE = 7
+    STORE = 8
+    TIMEOUT = 124
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+MEANINGS = {
+    Exit.OK: "done",
+    Exit.FAILED: "the task failed or was stopped; or any other error",
+    Exit.USAGE: "the command line, a setting or the task is not valid",
+    Exit.UNAVAILABLE: "the API Server or its manager cannot be reached",
+    Exit.NOT_FOUND: "no such task, executor or file",
+    Exit.CONFLICT: "not possible in the present state: a name that is taken, a task that has not ended",
+    Exit.UNAUTHORIZED: "no token, or a wrong one",
+    Exit.ADDRESS_IN_USE: "a port to listen on is taken",
+    Exit.STORE: "the store cannot be used: another manager has it, or it is damaged or too new",
+    Exit.TIMEOUT: "the time to wait, or the task's own timeout, has passed",
+    Exit.INTERRUPTED: "Ctrl-C",
+    Exit.BROKEN_PIPE: "the reader of our output has gone",
+}
+
+_BY_ERROR: tuple[tuple[type[errors.TaskyardError], Exit], ...] = (
+    (errors.TaskFailed, Exit.FAILED),
+    (errors.InvalidInput, Exit.USAGE),
+    (errors.TooLarge, Exit.USAGE),
+    (errors.Unavailable, Exit.UNAVAILABLE),
+    (errors.NotFound, Exit.NOT_FOUND),
+    (errors.Conflict, Exit.CONFLICT),
+    (errors.Unauthorized, Exit.UNAUTHORIZED),
+    (errors.Forbidden, Exit.UNAUTHORIZED),
+    (errors.AddressInUse, Exit.ADDRESS_IN_USE),
+    (errors.StoreError, Exit.STORE),
+    (errors.WaitTimeout, Exit.TIMEOUT),
+)
+
+
+def of_error(error: errors.TaskyardError) -> Exit:
+    """The exit code for an error of ours."""
+    return next((code for kind, code in _BY_ERROR if isinstance(error, kind)), Exit.FAILED)
+
+
+def of_task(task: Task) -> int:
+    """What ``taskyard run`` ends with: the script's exit code; 128 and its signal; 124 after its timeout."""
+    if task.state is StateName.FINISHED:
+        return Exit.OK
+    if task.reason == "timeout":
+        return Exit.TIMEOUT
+    if task.signal:
+        return 128 + task.signal
+    return task.exit_code or Exit.FAILED
+
+
+def epitaph(task: Task) -> str | None:
+    """A sentence about an end that the script's own output does not explain; None where there is nothing to say."""
+    if task.state is StateName.FINISHED or (task.reason == "exit" and task.exit_code):
+        return None
+    if task.state is StateName.STOPPED:
+        return f"task {task.name!r} was stopped"
+    if task.reason == "signal" and task.signal:
+        return f"task {task.name!r} was killed by signal {task.signal} ({_signal_name(task.signal)})"
+    reason = task.reason or "for an unknown reason"
+    return f"task {task.name!r} failed ({reason})" + (f": {task.message}" if task.message else "")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

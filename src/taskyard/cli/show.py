@@ -1,0 +1,251 @@
+"""What people and programs read: tables on stdout with rich, or JSON. Colours only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from taskyard.client.records import Artifact, Executor, LogChunk, Task, TaskSummary, Why
+from taskyard.task.model import StateName
+
+STYLES = {
+    StateName.CREATED: "yellow",
+    StateName.SCHEDULED: "cyan",
+    StateName.RUNNING: "blue",
+    StateName.FINISHED: "green",
+    StateName.FAILED: "red",
+    StateName.STOPPED: "magenta",
+}
+#: Into a pipe every row is one line, however long.
+PIPED_WIDTH = 4096
+
+
+def console() -> Console:
+    """Standard output. Made anew each time, so that it is the present one."""
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
+def line(text: str) -> None:
+    """One line of text."""
+    sys.stdout.write(f"{text}\n")
+
+
+def json(value: Any) -> None:
+    """A record, or several, as JSON for programs."""
+    line(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    """Rows under headings."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        shown.add_column(heading, overflow="fold")
+    for row in rows:
+        shown.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in row))
+    _print(shown)
+
+
+def facts(pairs: Iterable[tuple[str, str | Text]]) -> None:
+    """Names and values, those without a value left out."""
+    shown = Table.grid(padding=(0, 2))
+    shown.add_column(style="bold", no_wrap=True)
+    shown.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            shown.add_row(name, printable(value) if isinstance(value, str) else value)
+    _print(shown)
+
+
+def _print(shown: Table) -> None:
+    out = console()
+    with out.capture() as captured:
+        out.print(shown)
+    # Rich fills every line up to the width of its column: of no use to a reader, and a burden to a pipe.
+    sys.stdout.write("".join(f"{text.rstrip()}\n" for text in captured.get().splitlines()))
+
+
+def printable(text: str) -> str:
+    """Text that came from a task or its executor, without what could steer the terminal."""
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+
+
+def state(name: StateName, reason: str | None = None) -> Text:
+    """A state in its colour, with the reason of a failure."""
+    return Text(f"{name} ({reason})" if reason else str(name), style=STYLES[name])
+
+
+def duration(seconds: float) -> str:
+    """``0.4s``, ``12s``, ``3m05s``, ``2h10m``, ``4d06h``."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest}s"
+    hours, minutes = divmod(minutes, 60)
+    if not hours:
+        return f"{minutes}m{rest:02}s"
+    days, hours = divmod(hours, 24)
+    return f"{days}d{hours:02}h" if days else f"{hours}h{minutes:02}m"
+
+
+def size(count: float) -> str:
+    """Bytes, in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def moment(at: datetime | None) -> str:
+    """A time in the reader's own time zone."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
+
+
+def run_time(task: TaskSummary, now: datetime) -> str:
+    """How long its last attempt ran, or has been running."""
+    if task.started_at is None:
+        return ""
+    return duration(((task.ended_at or now) - task.started_at).total_seconds())
+
+
+def now() -> datetime:
+    """The present, for the ages in a table."""
+    return datetime.now(UTC)
+
+
+def tasks(found: Sequence[TaskSummary], at: datetime) -> None:
+    """A list of tasks."""
+    table(
+        ("NAME", "STATE", "ATTEMPT", "EXECUTOR", "CREATED", "TIME"),
+        (
+            (
+                one.name,
+                state(one.state, one.reason),
+                str(one.attempt or ""),
+                (one.executor.name or one.executor.id) if one.executor else "",
+                duration((at - one.created_at).total_seconds()) + " ago" if one.created_at else "",
+                run_time(one, at),
+            )
+            for one in found
+        ),
+    )
+
+
+def task(one: Task, at: datetime) -> None:
+    """Everything about one task."""
+    facts(
+        (
+            ("name", one.name),
+            ("id", one.id),
+            ("state", state(one.state, one.reason)),
+            ("", "a stop was asked for" if one.stop_requested and not one.has_ended else ""),
+            ("message", one.message),
+            ("exit code", "" if one.exit_code is None else str(one.exit_code)),
+            ("signal", "" if one.signal is None else str(one.signal)),
+            ("command", words(("python", *one.command))),
+            ("return type", one.return_type),
+            ("files", ", ".join(f"{file.path} ({size(file.size)})" for file in one.files)),
+            ("executor", (one.executor.name or one.executor.id) if one.executor else ""),
+            ("attempt", str(one.attempt or "")),
+            ("failures", f"{one.failures} of {one.retries} that may be retried" if one.failures else ""),
+            ("losses", f"{one.losses} of {one.max_losses} that may be retried" if one.losses else ""),
+            ("not before", moment(one.not_before)),
+            ("timeout", duration(one.timeout) if one.timeout else ""),
+            ("priority", str(one.priority or "")),
+            ("labels", mapping(one.labels)),
+            ("resources", mapping(one.resources)),
+            ("environment", mapping(one.env)),
+            ("secrets", ", ".join(one.secrets)),
+            ("created", moment(one.created_at)),
+            ("started", moment(one.started_at)),
+            ("ended", moment(one.ended_at)),
+            ("time", run_time(one, at)),
+            ("peak memory", size(one.peak_memory) if one.peak_memory else ""),
+            ("CPU time", duration(one.cpu_time) if one.cpu_time else ""),
+        )
+    )
+
+
+def why(name: str, answer: Why) -> None:
+    """Why a task does not run."""
+    line(f"{printable(name)}: {printable(answer.summary)}")
+    if answer.position is not None:
+        line(f"It is number {answer.position} of {answer.waiting} waiting.")
+    if answer.not_before is not None:
+        line(f"It will not run before {moment(answer.not_before)}.")
+    if answer.executors:
+        line("")
+        table(
+            ("EXECUTOR", "WHY NOT", "LACKS"),
+            ((one.name or one.id, one.explanation, ", ".join(one.lacking)) for one in answer.executors),
+        )
+
+
+def executors(found: Sequence[Executor]) -> None:
+    """A list of executors."""
+    table(
+        ("NAME", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "RUNNING"),
+        (
+            (
+                one.name or one.id,
+                _executor_state(one),
+                f"{one.used.get('slots', 0):g}/{one.capacity.get('slots', 0):g}",
+                f"{one.usage.cpu_percent:.0f}%" if one.connected else "",
+                f"{size(one.usage.memory_used)} of {size(one.usage.memory_total)}" if one.usage.memory_total else "",
+                mapping(one.labels),
+                ", ".join(held.name for held in one.running),
+            )
+            for one in found
+        ),
+    )
+
+
+def _executor_state(one: Executor) -> Text:
+    if not one.connected:
+        return Text("away", style="red")
+    return Text("draining", style="yellow") if one.draining else Text("connected", style="green")
+
+
+def artifacts(found: Sequence[Artifact]) -> None:
+    """A list of files."""
+    table(("PATH", "SIZE", "SHA-256"), ((one.path, size(one.size), one.sha256) for one in found))
+
+
+def chunk(one: LogChunk) -> None:
+    """A piece of output as one line of JSON: as text where it is UTF-8, else as base64."""
+    told: dict[str, Any] = {"attempt": one.attempt, "sequence": one.sequence, "stream": one.stream, "at": one.at}
+    try:
+        told["text"] = one.data.decode()
+    except UnicodeDecodeError:
+        told["base64"] = one.data
+    if one.dropped:
+        told["dropped"] = one.dropped
+    json_line(told)
+
+
+def json_line(value: Any) -> None:
+    """A record as one line of JSON, at once."""
+    line(msgspec.json.encode(value).decode())
+    sys.stdout.flush()
+
+
+def mapping(values: dict[str, Any]) -> str:
+    """``a=1, b=2``."""
+    return ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+    )
+
+
+def words(command: Sequence[str]) -> str:
+    """A command as one would type it."""
+    import shlex
+
+    return shlex.join(command)
