@@ -47,7 +47,7 @@ def result(
     elif finished:
         _print_value(found)
     else:
-        sys.stderr.write(found.stderr)
+        sys.stderr.write(found.stderr or "")
         say(f"task {found.name!r} {_how_it_ended(found)}")
     return Exit.OK if finished else Exit.FAILED
 

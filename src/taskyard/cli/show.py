@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -109,6 +110,11 @@ def moment(at: datetime | None) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else ""
 
 
+def ago(then: datetime | None, now: datetime) -> str:
+    """How long ago it was."""
+    return f"{duration((now - then).total_seconds())} ago" if then else ""
+
+
 def run_time(task: TaskSummary, now: datetime) -> str:
     """How long its last attempt ran, or has been running."""
     if task.started_at is None:
@@ -124,15 +130,14 @@ def now() -> datetime:
 def tasks(found: Sequence[TaskSummary], at: datetime) -> None:
     """A list of tasks."""
     table(
-        ("NAME", "STATE", "ATTEMPT", "EXECUTOR", "CREATED", "TIME"),
+        ("NAME", "STATE", "ATTEMPT", "CREATED", "ENDED"),
         (
             (
                 one.name,
                 state(one.state, one.reason),
                 str(one.attempt or ""),
-                (one.executor.name or one.executor.id) if one.executor else "",
-                duration((at - one.created_at).total_seconds()) + " ago" if one.created_at else "",
-                run_time(one, at),
+                ago(one.created_at, at),
+                ago(one.ended_at, at),
             )
             for one in found
         ),
@@ -246,6 +251,4 @@ def mapping(values: dict[str, Any]) -> str:
 
 def words(command: Sequence[str]) -> str:
     """A command as one would type it."""
-    import shlex
-
     return shlex.join(command)

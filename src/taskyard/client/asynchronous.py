@@ -22,7 +22,7 @@ from taskyard.client import logs, uploads
 from taskyard.client.downloads import download, place
 from taskyard.client.http import Http, Params, decode, segment
 from taskyard.client.records import Artifact, CreatedTask, Executor, LogChunk, Result, Task, TaskSummary, Why
-from taskyard.client.uploads import BatchTask, Files, Multipart, Part, Progress, TaskOptions
+from taskyard.client.uploads import BatchTask, Files, Multipart, Part, Progress, SpecOptions, TaskOptions
 from taskyard.errors import NotFound, TaskFailed, TaskStopped, WaitTimeout
 from taskyard.settings import ClientSettings, is_loopback
 from taskyard.task.model import StateName, Stream
@@ -112,7 +112,7 @@ class AsyncClient:
         self,
         tasks: Iterable[BatchTask],
         *,
-        defaults: TaskOptions | None = None,
+        defaults: SpecOptions | None = None,
         idempotency_key: str | None = None,
     ) -> tuple[CreatedTask, ...]:
         """Submit many tasks in one request: all of them or none (``BatchInvalid``). ``defaults`` hold for each task
@@ -136,7 +136,7 @@ class AsyncClient:
         *,
         files: Files = (),
         script: str | None = None,
-        **options: Unpack[TaskOptions],
+        **options: Unpack[SpecOptions],
     ) -> Task:
         """Give a task a new revision: what is not given stays. One that runs is stopped, and runs again after
         :meth:`start`."""
@@ -281,10 +281,12 @@ class AsyncClient:
         result = decode(await logs.persist(partial(self._http.request, "GET", path), self._patience), Result)
         if check and result.state is StateName.FAILED:
             raise TaskFailed(
-                f"task {result.name!r} failed: {result.message or result.reason}", result.reason or "", result.stderr
+                f"task {result.name!r} failed: {result.message or result.reason}",
+                result.reason or "",
+                result.stderr or "",
             )
         if check and result.state is StateName.STOPPED:
-            raise TaskStopped(f"task {result.name!r} was stopped", result.reason or "", result.stderr)
+            raise TaskStopped(f"task {result.name!r} was stopped", result.reason or "", result.stderr or "")
         return result
 
     async def artifacts(self, task: str) -> tuple[Artifact, ...]:

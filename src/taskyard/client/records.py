@@ -37,6 +37,7 @@ class TaskFile(Answer):
     path: str
     size: int
     sha256: str = ""
+    executable: bool = False
 
 
 class TaskSummary(Answer):
@@ -57,7 +58,6 @@ class TaskSummary(Answer):
     priority: int = 0
     labels: dict[str, str] = {}
     resources: dict[str, float] = {}
-    executor: ExecutorName | None = None
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
@@ -79,6 +79,7 @@ class Task(TaskSummary):
     signal: int | None = None
     command: tuple[str, ...] = ()
     return_type: ReturnType = ReturnType.NONE
+    executor: ExecutorName | None = None
     files: tuple[TaskFile, ...] = ()
     env: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
@@ -116,7 +117,7 @@ class Result(Answer):
     signal: int | None = None
     reason: str | None = None
     message: str = ""
-    stderr: str = ""
+    stderr: str | None = None
     artifacts: tuple[Artifact, ...] = ()
 
     def value_as(self, type: type[T]) -> T:

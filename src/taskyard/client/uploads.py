@@ -29,11 +29,10 @@ READ_SIZE = 1 << 20
 SKIPPED_FOLDERS = frozenset({"__pycache__"})
 
 
-class TaskOptions(TypedDict, total=False):
-    """What can be said of a task beside its command and its files. Durations are seconds. An amount of a resource is a
-    number (``{"cpus": 0.5}``), for memory also a string (``"512MiB"``)."""
+class SpecOptions(TypedDict, total=False):
+    """What can be said of how a task runs, beside its command and its files. Durations are seconds. An amount of a
+    resource is a number (``{"cpus": 0.5}``), for memory also a string (``"512MiB"``)."""
 
-    name: str
     return_type: ReturnType | str
     env: Mapping[str, str]
     secrets: Mapping[str, str]
@@ -46,6 +45,12 @@ class TaskOptions(TypedDict, total=False):
     resources: Mapping[str, float | str]
 
 
+class TaskOptions(SpecOptions, total=False):
+    """The same of a new task, which can be given a name."""
+
+    name: str
+
+
 class BatchTask(TaskOptions, total=False):
     """One task of a batch; its files travel inside the request."""
 
@@ -54,7 +59,7 @@ class BatchTask(TaskOptions, total=False):
     files: Files
 
 
-def spec_of(command: str | Sequence[str] | None, script: str | None, options: TaskOptions) -> dict[str, Any]:
+def spec_of(command: str | Sequence[str] | None, script: str | None, options: SpecOptions) -> dict[str, Any]:
     """The JSON of one task without its files."""
     given = {"command": command, "script": script}
     return {key: value for key, value in given.items() if value is not None} | options
