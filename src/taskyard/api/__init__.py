@@ -1,0 +1,1 @@
+"""The API Server: the HTTP face for users, the task repository, and the connector to the manager."""

@@ -1,0 +1,65 @@
+"""Puts the routes together: the ASGI application of the API Server."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from taskyard import __version__
+from taskyard.api import openapi, problems, root, v1
+from taskyard.api.guard import Guard
+from taskyard.api.parts import Parts
+from taskyard.api.v2 import tasks
+from taskyard.api.waits import ClientGone
+from taskyard.errors import TaskyardError
+from taskyard.tokens import TokenGate
+
+ROUTERS = (root.router, v1.router, tasks.router)
+#: nginx' status for a client that is gone: nobody sees it but our metrics.
+CLIENT_GONE = 499
+
+
+def make_app(parts: Parts, gate: TokenGate) -> ASGIApp:
+    """The whole application: guard outside, then version 1's slashes, then the routes."""
+    app = FastAPI(
+        title="Taskyard",
+        version=__version__,
+        description="Runs your Python script on your pool of machines, now.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.parts = parts
+    for router in ROUTERS:
+        # Included routers are matched twice for each request; the routes themselves once.
+        app.router.routes.extend(router.routes)
+    for kind in (TaskyardError, HTTPException, RequestValidationError, ValidationError, Exception):
+        app.add_exception_handler(kind, _answer)
+    for gone in (ClientDisconnect, ClientGone):
+        app.add_exception_handler(gone, _nobody)
+    app.state.openapi = openapi.document(app)
+    return Guard(parts.metrics.counting(v1.TrailingSlashes(app)), parts.settings, gate)
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    response = problems.answer(error, request.url.path)
+    if response.status_code == 405:
+        response.headers["allow"] = ", ".join(sorted(_methods(request)))
+    return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method that some route has for this path: the router itself tells those of the first one only."""
+    routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
+    return {method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods}
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_GONE)

@@ -1,0 +1,112 @@
+"""Reads what a task printed, and makes its result of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, assert_never
+
+import msgspec
+
+from taskyard.api.connector import Connector
+from taskyard.api.rendering import artifact_views
+from taskyard.api.views import ResultView
+from taskyard.errors import TaskyardError
+from taskyard.protocol.messages import ReadOutput, TaskDetail
+from taskyard.task.model import Failed, Finished, Outcome, ReturnType, Stream
+
+#: Bytes of a failed task's stderr that its result shows.
+STDERR_TAIL = 64 << 10
+_PAGE = 1 << 20
+
+
+async def output(
+    connector: Connector, task_id: str, attempt: int, stream: Stream | None = None
+) -> AsyncIterator[bytes]:
+    """What an attempt has printed so far, in pieces."""
+    after = 0
+    while True:
+        page = await connector.call(ReadOutput(task=task_id, attempt=attempt, after=after, limit=_PAGE, stream=stream))
+        for chunk in page.chunks:
+            after = chunk.sequence
+            if chunk.data:
+                yield chunk.data
+        if page.complete or not page.chunks:
+            return
+
+
+async def read_all(connector: Connector, detail: TaskDetail, stream: Stream) -> bytes:
+    """Everything that the task's last attempt has printed on a stream."""
+    if detail.attempt is None:
+        return b""
+    return b"".join([data async for data in output(connector, detail.task.id, detail.attempt.number, stream)])
+
+
+async def result(connector: Connector, detail: TaskDetail) -> ResultView | None:
+    """The result of a task; None while it has not ended."""
+    task = detail.task
+    if not task.has_ended:
+        return None
+    failed = task.state if isinstance(task.state, Failed) else None
+    outcome = _outcome(detail)
+    return ResultView(
+        task_id=task.id,
+        name=task.name,
+        state=task.state_name,
+        return_type=detail.spec.return_type,
+        exit_code=outcome.exit_code if outcome else None,
+        signal=outcome.signal if outcome else None,
+        reason=failed.reason if failed else None,
+        message=outcome.message if outcome else "",
+        stderr=text(await _stderr_tail(connector, detail)) if failed else None,
+        artifacts=artifact_views(outcome),
+        value=await value(connector, detail),
+    )
+
+
+async def value(connector: Connector, detail: TaskDetail) -> Any:
+    """The return value of a finished task, to be encoded as JSON; None of any other."""
+    if not isinstance(detail.task.state, Finished):
+        return None
+    match detail.spec.return_type:
+        case ReturnType.NONE:
+            return None
+        case ReturnType.TEXT:
+            return text(await read_all(connector, detail, Stream.STDOUT))
+        case ReturnType.JSON:
+            return as_json(await read_all(connector, detail, Stream.STDOUT))
+        case ReturnType.FILE:
+            outcome = _outcome(detail)
+            return [artifact.path for artifact in outcome.artifacts] if outcome else []
+        case _:
+            assert_never(detail.spec.return_type)
+
+
+def text(data: bytes) -> str:
+    """Output for people; bytes that are not UTF-8 become U+FFFD."""
+    return data.decode("utf-8", "replace")
+
+
+def as_json(data: bytes) -> msgspec.Raw:
+    """Output that is JSON, as it is. What Python's parser takes beyond the standard (``NaN``) becomes null."""
+    try:
+        return msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        return msgspec.Raw(msgspec.json.encode(json.loads(data)))
+    except ValueError as error:
+        raise TaskyardError(f"the stored output is not the JSON that the executor found it to be: {error}") from error
+
+
+def _outcome(detail: TaskDetail) -> Outcome | None:
+    return detail.attempt.outcome if detail.attempt else None
+
+
+async def _stderr_tail(connector: Connector, detail: TaskDetail) -> bytes:
+    if detail.attempt is None:
+        return b""
+    tail = b""
+    async for data in output(connector, detail.task.id, detail.attempt.number, Stream.STDERR):
+        tail = (tail + data)[-STDERR_TAIL:]
+    return tail

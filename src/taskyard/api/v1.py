@@ -1,0 +1,216 @@
+"""Version 1: the contract's routes and answers, exactly. A trailing slash is accepted on every one of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from taskyard.api import command, names
+from taskyard.api.downloads import file_response
+from taskyard.api.drafts import Draft
+from taskyard.api.parts import Parts, TheParts
+from taskyard.api.problems import V1_PREFIX, V1Error
+from taskyard.api.results import read_all, text, value
+from taskyard.api.submitting import submit
+from taskyard.api.uploads.form import Form, UploadedFile, read_form, read_urlencoded
+from taskyard.api.uploads.multipart import MEDIA_TYPE
+from taskyard.api.uploads.staging import Staging
+from taskyard.errors import InvalidInput, NotFound, WrongState
+from taskyard.protocol.messages import (
+    DeleteTask,
+    GetFile,
+    GetTask,
+    ListNames,
+    StartTask,
+    StopTask,
+    TaskDetail,
+    UpdateTask,
+)
+from taskyard.task.model import Failed, FileRef, Finished, ReturnType, Spec, SpecChange, Stream
+
+router = APIRouter(prefix="/api/v1", tags=["version 1"])
+
+
+class TrailingSlashes:
+    """ASGI: a request for ``/api/v1/.../`` is one for the same route without the slash."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(V1_PREFIX):
+            scope["path"] = scope["path"].removesuffix("/")
+        await self._app(scope, receive, send)
+
+
+@router.get("/version")
+async def get_version() -> Response:
+    """The version of this API."""
+    return _json({"version": "1.0"})
+
+
+@router.get("/tasks")
+async def list_tasks(parts: TheParts) -> Response:
+    """The names of all tasks."""
+    listed = await parts.connector.call(ListNames())
+    return _ok(tasks=listed.names)
+
+
+@router.post("/tasks/{name}", status_code=201)
+async def create_task(name: str, request: Request, parts: TheParts) -> Response:
+    """Create a task from a file, a command and a return type."""
+    names.check_name(name)
+    async with parts.staging() as staging:
+        form = await _form(request, staging)
+        missing = [part for part in ("file", "cmd", "rt") if part not in form.fields and not _has_file(form, part)]
+        if missing:
+            raise InvalidInput(
+                f"{' and '.join(missing)} missing: send a multipart form with file (a file), cmd (what follows "
+                "'python', the file's name first) and rt (the return type)"
+            )
+        file = _file(form)
+        assert file is not None
+        spec = Spec(
+            arguments=_arguments(form.fields["cmd"], file.path),
+            files=(file,),
+            return_type=_return_type(form.fields["rt"]),
+        )
+        await submit(parts, [Draft(name, spec)], staging)
+    return _ok(201)
+
+
+@router.put("/tasks/{name}")
+async def update_task(name: str, request: Request, parts: TheParts) -> Response:
+    """Replace file, command or return type; what is not sent stays. A running task is stopped first."""
+    async with parts.staging() as staging:
+        form = await _form(request, staging)
+        detail = await parts.connector.call(GetTask(task=name))
+        change = _change(form, detail)
+        await staging.publish()
+        await parts.connector.call(UpdateTask(task=detail.task.id, change=change))
+        staging.committed()
+    return _ok()
+
+
+@router.delete("/tasks/{name}")
+async def delete_task(name: str, parts: TheParts) -> Response:
+    """Delete a task; stop it first, if it runs."""
+    try:
+        await parts.connector.call(DeleteTask(task=name))
+    except NotFound:
+        return Response(status_code=204)
+    return _ok()
+
+
+@router.post("/tasks/{name}/stop")
+async def stop_task(name: str, parts: TheParts) -> Response:
+    """Stop a task."""
+    await parts.connector.call(StopTask(task=name))
+    return _ok()
+
+
+@router.post("/tasks/{name}/start")
+async def start_task(name: str, parts: TheParts) -> Response:
+    """Start a stopped task again."""
+    try:
+        await parts.connector.call(StartTask(task=name))
+    except WrongState as error:
+        return _json(V1Error(error.message))
+    return _ok()
+
+
+@router.get("/tasks/{name}/status")
+async def get_status(name: str, parts: TheParts) -> Response:
+    """The state of a task, in one word."""
+    detail = await parts.connector.call(GetTask(task=name))
+    return _ok(task_status=detail.task.state_name)
+
+
+@router.get("/tasks/{name}/results")
+async def get_results(name: str, parts: TheParts) -> Response:
+    """What a finished task returned, or what a failed one printed on stderr."""
+    detail = await parts.connector.call(GetTask(task=name))
+    if not detail.task.has_ended:
+        return _json(V1Error(f"task {name!r} is {detail.task.state_name}: it has no results until it has ended"))
+    return _ok(task_status=detail.task.state_name, results=await _results(parts, detail))
+
+
+@router.get("/tasks/{name}/download")
+async def download(name: str, parts: TheParts) -> Response:
+    """The uploaded file."""
+    file = await parts.connector.call(GetFile(task=name))
+    return file_response(parts.repository, file)
+
+
+async def _results(parts: Parts, detail: TaskDetail) -> Any:
+    if isinstance(detail.task.state, Failed):
+        return text(await read_all(parts.connector, detail, Stream.STDERR))
+    if isinstance(detail.task.state, Finished):
+        return await value(parts.connector, detail)
+    return None
+
+
+async def _form(request: Request, staging: Staging) -> Form:
+    content_type = request.headers.get("content-type", "")
+    if content_type.lower().startswith(MEDIA_TYPE):
+        return await read_form(request.stream(), content_type, staging, max_files=1)
+    return await read_urlencoded(request.stream())
+
+
+def _has_file(form: Form, part: str) -> bool:
+    return any(file.field == part for file in form.files)
+
+
+def _file(form: Form) -> FileRef | None:
+    match form.files:
+        case []:
+            if "file" in form.fields:
+                raise InvalidInput("file has no file name: send it as a file, as curl does with -F file=@hello.py")
+            return None
+        case [UploadedFile("file", name, content)]:
+            return content.at(names.check_path(name))
+        case _:
+            raise InvalidInput("send one file, in the part called 'file'")
+
+
+def _arguments(text: str, path: str) -> tuple[str, ...]:
+    arguments = command.split_command(text)
+    command.check_command(arguments, {path})
+    return arguments
+
+
+def _return_type(text: str) -> ReturnType:
+    try:
+        return ReturnType(text.strip().lower())
+    except ValueError as error:
+        raise InvalidInput(f"rt is {text[:40]!r}: it can be None, text, json or file") from error
+
+
+def _change(form: Form, detail: TaskDetail) -> SpecChange:
+    """What an update asks for. Where only the file's name changes, the command follows it."""
+    present = detail.spec
+    file = _file(form)
+    files = present.files if file is None else (file,)
+    arguments: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    if "cmd" in form.fields:
+        arguments = command.split_command(form.fields["cmd"])
+    elif file is not None and present.files:
+        arguments = command.renamed(present.arguments, present.files[0].path, file.path)
+    command.check_command(present.arguments if arguments is msgspec.UNSET else arguments, {one.path for one in files})
+    return SpecChange(
+        arguments=arguments,
+        files=msgspec.UNSET if file is None else files,
+        return_type=_return_type(form.fields["rt"]) if "rt" in form.fields else msgspec.UNSET,
+    )
+
+
+def _ok(status: int = 200, **more: Any) -> Response:
+    return _json({"status": "ok", **more}, status)
+
+
+def _json(body: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(body), status, media_type="application/json")

@@ -1,0 +1,57 @@
+"""Long waits end when their client goes away, and when the server ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.types import Receive
+
+from taskyard.errors import Unavailable
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client has closed its connection: nobody waits for the answer."""
+
+
+class Waits:
+    """All long waits of this API Server."""
+
+    def __init__(self) -> None:
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._ending = False
+
+    async def while_connected(self, receive: Receive, waiting: Coroutine[Any, Any, T]) -> T:
+        """The outcome of ``waiting``, which is cancelled when the client goes away (``ClientGone``) or the server ends
+        (``Unavailable``). The request's body must have been read."""
+        task = asyncio.create_task(waiting)
+        watcher = asyncio.create_task(_gone(receive))
+        self._watchers.add(watcher)
+        if self._ending:
+            watcher.cancel()
+        try:
+            await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            if watcher.cancelled():
+                raise Unavailable("the API Server is being ended: try again soon")
+            raise ClientGone
+        finally:
+            self._watchers.discard(watcher)
+            watcher.cancel()
+            task.cancel()
+            await asyncio.wait((task, watcher))
+
+    def end(self) -> None:
+        """The server ends: so does every wait, and every later one at once."""
+        self._ending = True
+        for watcher in self._watchers:
+            watcher.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
