@@ -1,0 +1,270 @@
+"""One accepted attempt, from its files to its outcome.
+
+    files ─► start ─► output while it runs ─► exit ─► rest of the tree killed ─► pipes drained ─► artifacts ─► outcome
+
+Tells the node of each step: ``Began``, ``Gone``, and last ``Ended`` or, where it was killed, ``Dropped``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from taskyard.executor import outcomes
+from taskyard.executor.artifacts import ArtifactUploader, BadOutput
+from taskyard.executor.capture import Capture
+from taskyard.executor.downloader import Downloader
+from taskyard.executor.output import Pipes
+from taskyard.executor.repository import Unreachable
+from taskyard.executor.runner import CannotStart, Launch, Runner, Running
+from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
+from taskyard.executor.value import objection
+from taskyard.executor.workspace import BadFile, Workspace
+from taskyard.protocol.messages import Run
+from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Stream
+
+#: Seconds in which the pipes must be at their end after the tree was killed; a process that left it may hold them open.
+DRAIN_TIMEOUT = 1.0
+#: Seconds that artifacts get to be uploaded once the executor is to end.
+UPLOAD_AFTER_SHUTDOWN = 10.0
+#: Up to that many files that came with the message are written at once; more would hold the event loop up.
+FEW_FILES = 16
+#: JSON up to that many bytes is parsed at once.
+SHORT_VALUE = 64 << 10
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+
+class Interrupted(Exception):
+    """The attempt is to end before it has begun."""
+
+
+class Killed(Exception):
+    """Nobody wants the attempt's outcome."""
+
+
+class Tools(msgspec.Struct, frozen=True):
+    """What every attempt of an executor uses."""
+
+    runner: Runner
+    downloader: Downloader
+    uploader: ArtifactUploader
+
+
+class Execution:
+    """``feed`` tells the node; ``save`` keeps the outcome on disk."""
+
+    def __init__(
+        self,
+        run: Run,
+        tools: Tools,
+        workspace: Workspace,
+        capture: Capture,
+        feed: Callable[[Stimulus], None],
+        save: Callable[[Outcome], None],
+    ) -> None:
+        self._run = run
+        self._tools = tools
+        self._workspace = workspace
+        self._capture = capture
+        self._feed = feed
+        self._save = save
+        self._log = log.bind(task_id=run.fence.task_id, attempt=run.fence.attempt)
+        self._loop = asyncio.get_running_loop()
+        self._running: Running | None = None
+        self._cause: Cause | None = None  # who asked first for its end
+        self._signalled: Cause | None = None  # whose signal came before the exit
+        self._killed = False
+        self._interruptible: asyncio.Task[Any] | None = None
+        self._upload_until: float | None = None
+        self._upload: asyncio.Timeout | None = None
+
+    async def perform(self) -> None:
+        """Run the attempt to its end. Never raises but when cancelled."""
+        try:
+            self._report(await self._outcome())
+        except Killed:
+            self._log.info("attempt_dropped")
+            self._feed(Dropped(self._run.fence))
+        except Exception:  # our own bug must cost this attempt only
+            self._log.exception("attempt_broke")
+            self._report(Outcome(reason=Reason.START, message="the executor failed: its log says how"))
+        await asyncio.to_thread(self._workspace.remove)
+
+    def _report(self, outcome: Outcome) -> None:
+        self._log.info("attempt_ended", reason=outcome.reason, exit_code=outcome.exit_code, stopped=outcome.stopped)
+        try:
+            self._save(outcome)
+        except OSError as error:  # it is in memory still, and on its way
+            self._log.error("outcome_not_saved", reason=str(error))
+        self._feed(Ended(self._run.fence, outcome))
+
+    def stop(self, grace: float, cause: Cause) -> None:
+        """SIGTERM, ``grace`` seconds, SIGKILL. What follows the exit goes on."""
+        self._cause = self._cause or cause
+        if cause is Cause.SHUTDOWN:
+            self._upload_until = self._loop.time() + UPLOAD_AFTER_SHUTDOWN
+            if self._upload is not None:
+                self._upload.reschedule(self._upload_until)
+        if self._running is None:
+            self._interrupt()
+        elif self._running.stop(grace):
+            self._signalled = self._signalled or cause
+
+    def kill(self) -> None:
+        """SIGKILL, and no outcome."""
+        self._killed = True
+        self._interrupt()
+        if self._running is not None:
+            self._running.kill()
+
+    # --- the steps ------------------------------------------------------------------------------------------------------
+
+    async def _outcome(self) -> Outcome:
+        began_at = time.time()
+        try:
+            await self._prepare()
+            self._running = await self._start()
+        except (BadFile, Unreachable, OSError) as error:
+            outcome = Outcome(reason=Reason.FILES, message=str(error))
+        except CannotStart as error:
+            outcome = Outcome(reason=Reason.START, message=str(error))
+        except Interrupted:
+            outcome = outcomes.before_it_began(self._cause)
+        else:
+            outcome = await self._run_out(self._running)
+        return msgspec.structs.replace(
+            outcome,
+            started_at=outcome.started_at or began_at,
+            ended_at=outcome.ended_at or time.time(),
+            last_sequence=self._capture.last_sequence,
+            dropped=self._capture.dropped,
+        )
+
+    async def _prepare(self) -> None:
+        files = self._run.spec.files
+        self._workspace.make()
+        if len(files) <= FEW_FILES and all(file.content is not None for file in files):
+            self._write_inline()
+            return
+        await self._interruptibly(self._fetch())
+
+    async def _fetch(self) -> None:
+        await asyncio.to_thread(self._write_inline)
+        for file in self._run.spec.files:
+            if file.content is None:
+                try:
+                    async with self._tools.downloader.file(file, self._run.repositories) as cached:
+                        await asyncio.to_thread(self._workspace.copy, file, cached)
+                except (Unreachable, OSError) as error:
+                    raise Unreachable(f"{file.path!r} could not be downloaded: {error}") from error
+
+    def _write_inline(self) -> None:
+        for file in self._run.spec.files:
+            if file.content is not None:
+                self._workspace.write(file, file.content)
+
+    async def _start(self) -> Running:
+        self._check_interruption()
+        running = await self._tools.runner.start(
+            Launch(
+                arguments=self._run.spec.arguments,
+                directory=self._workspace.work,
+                environment=self._workspace.environment(self._run, os.environ),
+            )
+        )
+        self._log.info("attempt_started", arguments=len(self._run.spec.arguments), files=len(self._run.spec.files))
+        return running
+
+    async def _run_out(self, running: Running) -> Outcome:
+        spec, started_at = self._run.spec, time.time()
+        pipes = Pipes(running.pipes, self._capture.take)
+        timer = None
+        if spec.timeout is not None:
+            timer = self._loop.call_later(spec.timeout, self.stop, spec.grace, Cause.TIMEOUT)
+        try:
+            self._feed(Began(self._run.fence, started_at))
+            self._make_up_for_interruption(running)
+            status = await running.wait()
+            ended_at = time.time()
+            await running.gone()
+            self._feed(Gone(self._run.fence))
+            await pipes.finish(DRAIN_TIMEOUT)
+            self._capture.seal()
+        finally:
+            running.kill()
+            pipes.close()
+            if timer is not None:
+                timer.cancel()
+        self._check_killed()
+        outcome = outcomes.after_exit(status, self._signalled, spec.timeout)
+        outcome = msgspec.structs.replace(outcome, started_at=started_at, ended_at=ended_at)
+        if outcome.succeeded and (problem := await self._objection()):
+            outcome = outcomes.spoiled(outcome, Reason.OUTPUT, problem)
+        return await self._with_artifacts(outcome)
+
+    async def _objection(self) -> str:
+        return_type, dropped = self._run.spec.return_type, self._capture.dropped_of(Stream.STDOUT)
+        if return_type is not ReturnType.JSON or dropped:
+            return objection(return_type, b"", dropped)
+        if self._capture.size <= SHORT_VALUE:
+            return objection(return_type, self._capture.content(Stream.STDOUT), dropped)
+        stdout = await asyncio.to_thread(self._capture.content, Stream.STDOUT)
+        return await asyncio.to_thread(objection, return_type, stdout, dropped)
+
+    async def _with_artifacts(self, outcome: Outcome) -> Outcome:
+        try:
+            artifacts = await self._interruptibly(self._uploaded())
+        except BadOutput as error:
+            return outcomes.spoiled(outcome, Reason.OUTPUT, str(error))
+        except Unreachable as error:
+            return outcomes.spoiled(outcome, Reason.FILES, f"the artifacts could not be uploaded: {error}")
+        except TimeoutError:
+            return outcomes.spoiled(outcome, Reason.FILES, "the executor ended before the artifacts were uploaded")
+        return msgspec.structs.replace(outcome, artifacts=artifacts)
+
+    async def _uploaded(self) -> tuple[Artifact, ...]:
+        async with asyncio.timeout_at(self._upload_until) as self._upload:
+            return await self._tools.uploader.upload(self._workspace.output, self._run.repositories)
+
+    # --- interruption ---------------------------------------------------------------------------------------------------
+
+    async def _interruptibly(self, work: Coroutine[Any, Any, T]) -> T:
+        """``Interrupted`` or ``Killed`` where :meth:`_interrupt` was called meanwhile."""
+        self._interruptible = task = asyncio.ensure_future(work)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if this is not None and not this.cancelling():
+                self._check_interruption()
+            raise
+        finally:
+            self._interruptible = None
+
+    def _interrupt(self) -> None:
+        if self._interruptible is not None:
+            self._interruptible.cancel()
+
+    def _make_up_for_interruption(self, running: Running) -> None:
+        """A stop or a kill may have come while the script was being started."""
+        if self._killed:
+            running.kill()
+        elif self._cause is not None:
+            self.stop(self._run.spec.grace, self._cause)
+
+    def _check_killed(self) -> None:
+        if self._killed:
+            raise Killed
+
+    def _check_interruption(self) -> None:
+        self._check_killed()
+        if self._cause is not None:
+            raise Interrupted

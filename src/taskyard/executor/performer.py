@@ -1,0 +1,199 @@
+"""Does what the node says: feeds it stimuli and carries its instructions out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+
+from taskyard.executor.capture import Capture
+from taskyard.executor.delivery import Deliveries
+from taskyard.executor.execution import UPLOAD_AFTER_SHUTDOWN, Execution, Tools
+from taskyard.executor.node import LONGEST_DRAIN_GRACE, Node
+from taskyard.executor.spool import Spool, folder_name
+from taskyard.executor.stimuli import (
+    Forget,
+    GraceOver,
+    Instruction,
+    KillAttempt,
+    ReleaseOutput,
+    Report,
+    ResumeOutput,
+    Send,
+    ShutDown,
+    StartAttempt,
+    Stimulus,
+    StopAttempt,
+    Tick,
+)
+from taskyard.executor.workspace import Workspace
+from taskyard.link import clock
+from taskyard.link.base import Link
+from taskyard.protocol.messages import ExecutorMessage, HeartbeatEcho, ManagerOrder, Run, Welcome
+from taskyard.settings import ExecutorSettings
+from taskyard.task.model import Fence
+
+#: Seconds between two looks at the deadline, at most: timers stand still while the machine is suspended.
+LONGEST_LOOK = 1.0
+#: Seconds that the manager gets to acknowledge the last outcomes.
+ACKNOWLEDGE_TIMEOUT = 5.0
+#: Seconds after which an orderly end is given up: a process that the kernel cannot end.
+END_TIMEOUT = LONGEST_DRAIN_GRACE + UPLOAD_AFTER_SHUTDOWN + 15.0
+
+log = structlog.get_logger()
+
+
+class Performer:
+    """``tasks`` owns the attempts' tasks. Attempts live below ``folder``."""
+
+    def __init__(
+        self,
+        settings: ExecutorSettings,
+        capacity: dict[str, int],
+        folder: Path,
+        spool: Spool,
+        tools: Tools,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        recovered = spool.recover()
+        self._settings = settings
+        self._folder = folder
+        self._spool = spool
+        self._tools = tools
+        self._tasks = tasks
+        self._node = Node(capacity, {fence: outcome for fence, (outcome, _) in recovered.items()})
+        self._deliveries = Deliveries()
+        for fence, (_, output) in recovered.items():
+            self._deliveries.add(fence, output)
+        self._executions: dict[Fence, Execution] = {}
+        self._link: Link[ExecutorMessage] | None = None
+        self._confirmed_at = 0.0
+        self._look = LONGEST_LOOK
+        self._fed = asyncio.Event()
+
+    @property
+    def holds(self) -> tuple[Fence, ...]:
+        """See :attr:`Node.holds`."""
+        return self._node.holds
+
+    @property
+    def finished(self) -> tuple[Fence, ...]:
+        """See :attr:`Node.finished`."""
+        return self._node.finished
+
+    def open(self, link: Link[ExecutorMessage], welcome: Welcome) -> Session:
+        """A session has been opened."""
+        self._link = link
+        self._confirmed_at = link.renewed_at
+        self._look = min(LONGEST_LOOK, welcome.intervals.deadline / 10)
+        self._deliveries.attach(link)
+        self.feed(welcome)
+        return Session(self, link)
+
+    def confirm(self, renewed_at: float) -> None:
+        """The manager has echoed a heartbeat that was sent at that time."""
+        self._confirmed_at = renewed_at
+
+    def closed(self) -> None:
+        """The session has ended."""
+        self._link = None
+        self._deliveries.detach()
+
+    def feed(self, stimulus: Stimulus) -> None:
+        """Have the node decide, and do what it says."""
+        for instruction in self._node.handle(stimulus):
+            self._perform(instruction)
+        self._fed.set()
+
+    async def watch(self) -> None:
+        """Hold the deadline, until cancelled."""
+        while True:
+            remaining = self._confirmed_at + self._node.deadline - clock.now()
+            await asyncio.sleep(max(0.0, min(self._look, remaining)))
+            self.feed(Tick(now=clock.now(), confirmed_at=self._confirmed_at))
+
+    async def end(self) -> None:
+        """End every attempt, with its outcome, and let the manager acknowledge."""
+        self.feed(ShutDown())
+        await self._until_empty(lambda: self.holds, self._settings.drain_grace)
+        self.feed(GraceOver())
+        if not await self._until_empty(lambda: self.holds, END_TIMEOUT):
+            log.error("attempts_left", attempts=[fence.task_id for fence in self.holds])
+        await self._until_empty(lambda: self.finished if self._link is not None else (), ACKNOWLEDGE_TIMEOUT)
+
+    def close(self) -> None:
+        """Close every file."""
+        self._deliveries.close()
+
+    async def _until_empty(self, remaining: Callable[[], tuple[Fence, ...]], timeout: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while remaining():
+                    self._fed.clear()
+                    await self._fed.wait()
+        return not remaining()
+
+    def _perform(self, instruction: Instruction) -> None:
+        match instruction:
+            case StartAttempt(run=run):
+                self._start(run)
+            case StopAttempt(fence=fence, grace=grace, cause=cause):
+                self._executions[fence].stop(grace, cause)
+            case KillAttempt(fence=fence):
+                self._executions[fence].kill()
+            case Send(message=message):
+                if self._link is not None:
+                    self._link.send(message)
+            case ResumeOutput(fence=fence, stored=stored):
+                self._deliveries.resume(fence, stored)
+            case ReleaseOutput(fence=fence, stored=stored):
+                self._deliveries.release(fence, stored)
+            case Report(fence=fence, outcome=outcome):
+                self._deliveries.report(fence, outcome)
+            case Forget(fence=fence, discarded=discarded):
+                self._deliveries.remove(fence)
+                if discarded:
+                    log.warning("outcome_discarded", task_id=fence.task_id, attempt=fence.attempt)
+                    self._spool.set_aside(fence)
+                else:
+                    self._spool.remove(fence)
+            case _:
+                assert_never(instruction)
+
+    def _start(self, run: Run) -> None:
+        fence = run.fence
+        settings = self._settings
+        output = self._spool.open(fence)
+        execution = self._executions[fence] = Execution(
+            run,
+            self._tools,
+            Workspace(self._folder / folder_name(fence)),
+            Capture(fence, output, self._deliveries, settings.max_output, settings.max_spool),
+            self.feed,
+            lambda outcome: self._spool.save(fence, outcome),
+        )
+        task = self._tasks.create_task(execution.perform())
+        task.add_done_callback(lambda _: self._executions.pop(fence))
+
+
+class Session:
+    """Told of what the manager sends in one session."""
+
+    def __init__(self, performer: Performer, link: Link[ExecutorMessage]) -> None:
+        self._performer = performer
+        self._link = link
+
+    async def received(self, message: ManagerOrder) -> None:
+        if isinstance(message, HeartbeatEcho):
+            self._performer.confirm(self._link.renewed_at)
+            return
+        if isinstance(message, Run):
+            folder_name(message.fence)  # ends the session where it is no fence
+        self._performer.feed(message)
+
+    def closed(self) -> None:
+        self._performer.closed()

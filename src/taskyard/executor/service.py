@@ -1,0 +1,115 @@
+"""The Executor Node: builds the parts and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from taskyard.executor import identity, measure
+from taskyard.executor.artifacts import ArtifactUploader
+from taskyard.executor.downloader import Downloader
+from taskyard.executor.execution import Tools
+from taskyard.executor.identity import Identity
+from taskyard.executor.performer import Performer, Session
+from taskyard.executor.repository import Repositories
+from taskyard.executor.runner import FreshRunner, Runner
+from taskyard.executor.spool import Spool
+from taskyard.executor.workspace import OUTPUT_VARIABLE
+from taskyard.link.base import Link
+from taskyard.link.dial import keep_dialling
+from taskyard.protocol.codec import executor_codec
+from taskyard.protocol.messages import ExecutorMessage, Hello, Welcome
+from taskyard.settings import MIB, ExecutorSettings
+
+#: Largest frame that the manager may send, in bytes: a ``Run`` with the files that travel inside it.
+MAX_FRAME = 64 * MIB
+
+log = structlog.get_logger()
+
+
+async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> None:
+    """Run an executor until ``stop`` is set; then end every attempt in order. ``Conflict`` where another executor has its
+    name, ``InvalidInput`` where its settings cannot be."""
+    runner = FreshRunner(settings.python)
+    with identity.take(settings.data_dir, settings.name) as me:
+        attempts = me.folder / "attempts"
+        await _clear(runner, attempts)
+        repositories = Repositories(token, settings.download_timeout, settings.manager_host)
+        tools = Tools(
+            runner=runner,
+            downloader=Downloader(me.folder / "cache", settings.max_cache, repositories),
+            uploader=ArtifactUploader(repositories, settings.max_artifacts, settings.max_artifact_bytes),
+        )
+        try:
+            await _serve(settings, token, me, attempts, tools, stop)
+        finally:
+            await _clear(runner, attempts)
+            await repositories.close()
+
+
+async def _clear(runner: Runner, attempts: Path) -> None:
+    """Prove that no process of any attempt is left, and remove their files."""
+    await runner.bury(OUTPUT_VARIABLE, attempts)
+    await asyncio.to_thread(shutil.rmtree, attempts, ignore_errors=True)
+    attempts.mkdir(mode=0o700, exist_ok=True)
+
+
+async def _serve(
+    settings: ExecutorSettings, token: str, me: Identity, attempts: Path, tools: Tools, stop: asyncio.Event
+) -> None:
+    capacity = measure.capacity(settings)
+    software = f"taskyard {version('taskyard')}, Python {platform.python_version()}, {platform.system()}"
+
+    def hello() -> Hello:
+        return Hello(
+            token=token,
+            executor_id=me.executor_id,
+            boot_id=me.boot_id,
+            name=me.name,
+            software=software,
+            labels=settings.labels,
+            capacity=capacity,
+            confinement=tools.runner.confinement,
+            holds=performer.holds,
+            finished=performer.finished,
+        )
+
+    def opened(link: Link[ExecutorMessage], welcome: Welcome) -> Session:
+        log.info(
+            "connected",
+            manager=f"{settings.manager_host}:{settings.manager_port}",
+            executor_id=me.executor_id,
+            name=me.name,
+            slots=settings.slots,
+        )
+        return performer.open(link, welcome)
+
+    async with asyncio.TaskGroup() as tasks:
+        performer = Performer(settings, capacity, attempts, Spool(me.folder), tools, tasks)
+        address = (settings.manager_host, settings.manager_port)
+        background = [
+            tasks.create_task(
+                keep_dialling(
+                    address,
+                    executor_codec(MAX_FRAME),
+                    hello,
+                    opened,
+                    measure.usage,
+                    longest_pause=settings.reconnect_longest,
+                )
+            ),
+            tasks.create_task(performer.watch()),
+        ]
+        try:
+            await stop.wait()
+            log.info("draining", attempts=len(performer.holds))
+            await performer.end()
+        finally:
+            performer.close()
+        for one in background:
+            one.cancel()

@@ -1,0 +1,146 @@
+"""What goes into an executor's :class:`~taskyard.executor.node.Node` and what comes out of it, as closed unions."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from taskyard.protocol.messages import (
+    Acknowledge,
+    AcknowledgeOutput,
+    Drain,
+    ExecutorMessage,
+    Keep,
+    Kill,
+    Run,
+    Stop,
+    Welcome,
+)
+from taskyard.task.model import Fence, Outcome
+
+# --- stimuli that come from this machine ----------------------------------------------------------------------------------
+
+
+class Began(msgspec.Struct, frozen=True):
+    """The attempt's process has been started, at that time of this machine's clock."""
+
+    fence: Fence
+    at: float
+
+
+class Gone(msgspec.Struct, frozen=True):
+    """No process of the attempt is left; its outcome follows."""
+
+    fence: Fence
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """The attempt has an outcome, which lies in the spool."""
+
+    fence: Fence
+    outcome: Outcome
+
+
+class Dropped(msgspec.Struct, frozen=True):
+    """The attempt was killed: no process of it is left, and there is no outcome."""
+
+    fence: Fence
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """Time has passed. ``confirmed_at`` is when the last heartbeat that the manager has echoed was sent. Both in seconds of
+    the clock that counts suspension."""
+
+    now: float
+    confirmed_at: float
+
+
+class ShutDown(msgspec.Struct, frozen=True):
+    """The executor is to end: no new attempts, and those that run may finish for a while."""
+
+
+class GraceOver(msgspec.Struct, frozen=True):
+    """The while is over."""
+
+
+Stimulus = (
+    Welcome
+    | Run
+    | Stop
+    | Keep
+    | Kill
+    | Acknowledge
+    | AcknowledgeOutput
+    | Drain
+    | Began
+    | Gone
+    | Ended
+    | Dropped
+    | Tick
+    | ShutDown
+    | GraceOver
+)
+
+# --- instructions ---------------------------------------------------------------------------------------------------------
+
+
+class Cause(enum.Enum):
+    """Who wants a running attempt to end."""
+
+    MANAGER = "manager"
+    SHUTDOWN = "shutdown"
+    TIMEOUT = "timeout"
+
+
+class StartAttempt(msgspec.Struct, frozen=True):
+    run: Run
+
+
+class StopAttempt(msgspec.Struct, frozen=True):
+    """SIGTERM, ``grace`` seconds, SIGKILL; its outcome is reported as always."""
+
+    fence: Fence
+    grace: float
+    cause: Cause
+
+
+class KillAttempt(msgspec.Struct, frozen=True):
+    """SIGKILL; nothing is reported but that it was dropped."""
+
+    fence: Fence
+
+
+class Send(msgspec.Struct, frozen=True):
+    message: ExecutorMessage
+
+
+class ResumeOutput(msgspec.Struct, frozen=True):
+    """Send the attempt's output from the sequence after ``stored`` on."""
+
+    fence: Fence
+    stored: int
+
+
+class ReleaseOutput(msgspec.Struct, frozen=True):
+    """The manager has the output up to ``stored``."""
+
+    fence: Fence
+    stored: int
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Send ``Finished`` as soon as all output of the attempt has been sent."""
+
+    fence: Fence
+    outcome: Outcome
+
+
+class Forget(msgspec.Struct, frozen=True):
+    """Nothing more is to be sent of the attempt. Set its outcome aside where the manager has discarded it."""
+
+    fence: Fence
+    discarded: bool
+
+
+Instruction = StartAttempt | StopAttempt | KillAttempt | Send | ResumeOutput | ReleaseOutput | Report | Forget

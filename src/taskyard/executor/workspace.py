@@ -1,0 +1,111 @@
+"""The private directory of an attempt, and the environment of its script.
+
+<attempt>/work     the task's files; where the script starts
+<attempt>/output   $TASKYARD_OUTPUT: what is there at the end becomes artifacts
+<attempt>/tmp      $TMPDIR
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import structlog
+
+from taskyard.protocol.messages import Run
+from taskyard.task.model import FileRef
+
+OUTPUT_VARIABLE = "TASKYARD_OUTPUT"
+#: All that a script inherits from the executor's own environment: no token is among it, and no setting.
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+
+log = structlog.get_logger()
+
+
+class BadFile(Exception):
+    """A file of the task cannot be put where it should be; the text says why."""
+
+
+class Workspace:
+    """See the module. ``root`` is the attempt's own folder, which is not there yet."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.work = root / "work"
+        self.output = root / "output"
+        self.temporary = root / "tmp"
+
+    def make(self) -> None:
+        """Make the folders, for this user alone."""
+        for folder in (self._root, self.work, self.output, self.temporary):
+            folder.mkdir(mode=0o700)
+
+    def write(self, file: FileRef, content: bytes) -> None:
+        """Write a file that came inside the message. ``BadFile``."""
+        path = self._place(file)
+        try:
+            path.write_bytes(content)
+            if file.executable:
+                path.chmod(0o755)
+        except OSError as error:
+            raise _bad(file, error) from error
+
+    def copy(self, file: FileRef, source: Path) -> None:
+        """Copy a file: the script may change its own copy. ``BadFile``."""
+        path = self._place(file)
+        try:
+            shutil.copyfile(source, path)
+            if file.executable:
+                path.chmod(0o755)
+        except OSError as error:
+            raise _bad(file, error) from error
+
+    def environment(self, run: Run, own: Mapping[str, str]) -> dict[str, str]:
+        """The script's environment: a little of the executor's ``own``, then the task's, then what we say."""
+        spec = run.spec
+        return {
+            **{name: own[name] for name in INHERITED if name in own},
+            "TMPDIR": str(self.temporary),
+            "PYTHONUNBUFFERED": "1",
+            **spec.env,
+            **spec.secrets,
+            OUTPUT_VARIABLE: str(self.output),
+            "TASKYARD_TASK_ID": run.fence.task_id,
+            "TASKYARD_TASK_NAME": run.name,
+            "TASKYARD_ATTEMPT": str(run.fence.attempt),
+        }
+
+    def remove(self) -> None:
+        """Remove it all, even what the script has made unreadable for itself."""
+        if self._root.exists():
+            shutil.rmtree(self._root, ignore_errors=True)
+        if self._root.exists():
+            _make_removable(self._root)
+            shutil.rmtree(self._root, ignore_errors=True)
+        if self._root.exists():
+            log.warning("workspace_not_removed", path=str(self._root))
+
+    def _place(self, file: FileRef) -> Path:
+        relative = PurePosixPath(file.path)
+        if not relative.parts or relative.is_absolute() or ".." in relative.parts or "\0" in file.path:
+            raise BadFile(f"{file.path!r} is no path inside the working directory")
+        path = self.work / relative
+        if len(relative.parts) > 1:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _bad(file, error) from error
+        return path
+
+
+def _bad(file: FileRef, error: OSError) -> BadFile:
+    return BadFile(f"{file.path!r} cannot be written: {error.strerror}")
+
+
+def _make_removable(root: Path) -> None:
+    for folder, _, _ in os.walk(root):
+        with contextlib.suppress(OSError):  # what is not ours stays, and is said so
+            os.chmod(folder, 0o700)
