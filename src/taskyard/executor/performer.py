@@ -56,6 +56,7 @@ class Performer:
         capacity: dict[str, int],
         folder: Path,
         spool: Spool,
+        deliveries: Deliveries,
         tools: Tools,
         tasks: asyncio.TaskGroup,
     ) -> None:
@@ -66,7 +67,7 @@ class Performer:
         self._tools = tools
         self._tasks = tasks
         self._node = Node(capacity, {fence: outcome for fence, (outcome, _) in recovered.items()})
-        self._deliveries = Deliveries()
+        self._deliveries = deliveries
         for fence, (_, output) in recovered.items():
             self._deliveries.add(fence, output)
         self._executions: dict[Fence, Execution] = {}
@@ -124,10 +125,6 @@ class Performer:
         if not await self._until_empty(lambda: self.holds, END_TIMEOUT):
             log.error("attempts_left", attempts=[fence.task_id for fence in self.holds])
         await self._until_empty(lambda: self.finished if self._link is not None else (), ACKNOWLEDGE_TIMEOUT)
-
-    def close(self) -> None:
-        """Close every file."""
-        self._deliveries.close()
 
     async def _until_empty(self, remaining: Callable[[], tuple[Fence, ...]], timeout: float) -> bool:
         with contextlib.suppress(TimeoutError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 import shutil
 from importlib.metadata import version
@@ -12,6 +13,7 @@ import structlog
 
 from taskyard.executor import identity, measure
 from taskyard.executor.artifacts import ArtifactUploader
+from taskyard.executor.delivery import Deliveries
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.execution import Tools
 from taskyard.executor.identity import Identity
@@ -89,27 +91,20 @@ async def _serve(
         )
         return performer.open(link, welcome)
 
-    async with asyncio.TaskGroup() as tasks:
-        performer = Performer(settings, capacity, attempts, Spool(me.folder), tools, tasks)
-        address = (settings.manager_host, settings.manager_port)
-        background = [
-            tasks.create_task(
-                keep_dialling(
-                    address,
-                    executor_codec(MAX_FRAME),
-                    hello,
-                    opened,
-                    measure.usage,
-                    longest_pause=settings.reconnect_longest,
-                )
-            ),
-            tasks.create_task(performer.watch()),
-        ]
-        try:
+    with contextlib.closing(Deliveries()) as deliveries:
+        async with asyncio.TaskGroup() as tasks:
+            performer = Performer(settings, capacity, attempts, Spool(me.folder), deliveries, tools, tasks)
+            dialling = keep_dialling(
+                (settings.manager_host, settings.manager_port),
+                executor_codec(MAX_FRAME),
+                hello,
+                opened,
+                measure.usage,
+                longest_pause=settings.reconnect_longest,
+            )
+            background = [tasks.create_task(dialling), tasks.create_task(performer.watch())]
             await stop.wait()
             log.info("draining", attempts=len(performer.holds))
             await performer.end()
-        finally:
-            performer.close()
-        for one in background:
-            one.cancel()
+            for one in background:
+                one.cancel()

@@ -1,0 +1,183 @@
+"""A small manager, made of the real link: it says what a test tells it to say and keeps what it hears."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from taskyard.executor import service
+from taskyard.link.base import Link
+from taskyard.link.serve import serve
+from taskyard.protocol.codec import manager_executor_codec
+from taskyard.protocol.messages import (
+    Acknowledge,
+    AcknowledgeOutput,
+    ExecutorReport,
+    Finished,
+    Heartbeat,
+    Hello,
+    Intervals,
+    ManagerMessage,
+    Output,
+    RepositoryAddress,
+    Run,
+    Welcome,
+)
+from taskyard.settings import MIB, ExecutorSettings
+from taskyard.task.model import Fence, FileRef, Spec, Stream
+
+T = TypeVar("T")
+GENERATION = "generation-1"
+TIMEOUT = 20.0
+
+
+def fence(task: str = "task-1", attempt: int = 1) -> Fence:
+    return Fence(generation=GENERATION, task_id=task, attempt=attempt)
+
+
+def script(text: str, path: str = "script.py") -> FileRef:
+    content = text.encode()
+    return FileRef(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest(), content=content)
+
+
+def run(
+    text: str, *, of: Fence | None = None, repositories: tuple[RepositoryAddress, ...] = (), **spec: object
+) -> Run:
+    """The order to run a script of that text."""
+    given: dict[str, object] = {"arguments": ("script.py",), "files": (script(text),), **spec}
+    return Run(fence=of or fence(), name="a-task", spec=Spec(**given), repositories=repositories)  # type: ignore[arg-type]
+
+
+class Manager:
+    """What was heard is kept in order over all sessions; outputs are acknowledged unless ``silent``."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.hellos: list[Hello] = []
+        self.heard: list[ExecutorReport] = []
+        self.stored: dict[Fence, int] = {}
+        self.output: dict[Fence, dict[int, tuple[Stream, bytes, int]]] = {}
+        self.links: list[Link[ManagerMessage]] = []
+        self.on_hello: Callable[[Hello, Link[ManagerMessage]], None] = lambda hello, link: None
+        self.silent = False
+        self._changed = asyncio.Event()
+
+    @property
+    def link(self) -> Link[ManagerMessage]:
+        return self.links[-1]
+
+    def send(self, *messages: ManagerMessage) -> None:
+        self.link.send(*messages)
+
+    async def admit(self, hello: Hello, link: Link[ManagerMessage]) -> tuple[Welcome, Reports]:
+        self.hellos.append(hello)
+        self.links.append(link)
+        self.on_hello(hello, link)
+        self._changed.set()
+        return Welcome(version=0, generation=GENERATION, stored=tuple(self.stored.items())), Reports(self)
+
+    def take(self, message: ExecutorReport) -> None:
+        if isinstance(message, Output):
+            self.output.setdefault(message.fence, {}).update(
+                {chunk.sequence: (chunk.stream, chunk.data, chunk.dropped) for chunk in message.chunks}
+            )
+            last = message.chunks[-1].sequence
+            if not self.silent:
+                self.stored[message.fence] = last
+                self.send(AcknowledgeOutput(fence=message.fence, sequence=last))
+        if not isinstance(message, Heartbeat):
+            self.heard.append(message)
+        self._changed.set()
+
+    async def until(self, answer: Callable[[], T | None]) -> T:
+        """Wait until ``answer`` gives something."""
+        async with asyncio.timeout(TIMEOUT):
+            while not (found := answer()):
+                self._changed.clear()
+                await self._changed.wait()
+            return found
+
+    async def finished(self, of: Fence | None = None, acknowledge: bool = True) -> Finished:
+        """The outcome of an attempt."""
+        wanted = of or fence()
+
+        def found() -> Finished | None:
+            return next((one for one in self.heard if isinstance(one, Finished) and one.fence == wanted), None)
+
+        message = await self.until(found)
+        if acknowledge:
+            self.send(Acknowledge(fence=wanted))
+        return message
+
+    async def heard_of(self, kind: type[T], count: int = 1) -> T:
+        """The last of ``count`` messages of a kind."""
+
+        def found() -> T | None:
+            those = [one for one in self.heard if isinstance(one, kind)]
+            return those[count - 1] if len(those) >= count else None
+
+        return await self.until(found)
+
+    def printed(self, stream: Stream = Stream.STDOUT, of: Fence | None = None) -> bytes:
+        chunks = self.output.get(of or fence(), {})
+        return b"".join(chunks[number][1] for number in sorted(chunks) if chunks[number][0] is stream)
+
+
+class Reports:
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    async def received(self, message: ExecutorReport) -> None:
+        self._manager.take(message)
+
+    def closed(self) -> None:
+        pass
+
+
+@contextlib.asynccontextmanager
+async def serving(manager: Manager, port: int = 0, intervals: Intervals | None = None) -> AsyncIterator[Manager]:
+    """Let the manager listen."""
+    codec = manager_executor_codec(8 * MIB)
+    async with serve("127.0.0.1", port, codec, manager.admit, intervals=intervals or Intervals()) as server:
+        manager.port = server.port
+        yield manager
+
+
+@contextlib.asynccontextmanager
+async def executing(settings: ExecutorSettings, token: str = "a-token") -> AsyncIterator[asyncio.Event]:
+    """Run an executor; it is ended in order at the end, or as soon as the event is set."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(service.run(settings, token, stop))
+    try:
+        yield stop
+    finally:
+        stop.set()
+        async with asyncio.timeout(TIMEOUT):
+            await task
+
+
+@pytest.fixture
+async def manager() -> AsyncIterator[Manager]:
+    async with serving(Manager()) as manager:
+        yield manager
+
+
+@pytest.fixture
+def settings(manager: Manager, tmp_path: Path) -> ExecutorSettings:
+    return ExecutorSettings(
+        data_dir=tmp_path / "data", manager_port=manager.port, name="one", drain_grace=0.1, reconnect_longest=0.1
+    )
+
+
+@pytest.fixture
+async def executor(manager: Manager, settings: ExecutorSettings) -> AsyncIterator[asyncio.Event]:
+    """A connected executor with one slot."""
+    async with executing(settings) as stop:
+        await manager.until(lambda: manager.links)
+        yield stop
