@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from taskyard.errors import InvalidInput
-from taskyard.store.base import STALE, OutputRead, Stale
+from taskyard.store.base import STALE, Stale
 from taskyard.store.sqlite import rows
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.transitions import present
@@ -54,10 +54,10 @@ def highest(database: Database, task_id: str, attempt: int) -> int:
     return _count(database.one("stored", task_id=task_id, attempt=attempt))
 
 
-def read(database: Database, task_id: str, attempt: int, after: int, limit: int, stream: Stream | None) -> OutputRead:
-    """See :meth:`taskyard.store.base.Store.output`."""
-    # Read before the chunks: who goes on after it, having got no chunk of its stream, must not skip one that comes now.
-    stored = highest(database, task_id, attempt)
+def read(
+    database: Database, task_id: str, attempt: int, after: int, limit: int, stream: Stream | None
+) -> tuple[Chunk, ...]:
+    """The chunks that :meth:`taskyard.store.base.Store.output` gives."""
     chunks: list[Chunk] = []
     left = limit
     with closing(database.each("output", task_id=task_id, attempt=attempt, after=after, stream=stream)) as found:
@@ -67,7 +67,7 @@ def read(database: Database, task_id: str, attempt: int, after: int, limit: int,
                 break
             chunks.append(chunk)
             left -= len(chunk.data)
-    return OutputRead(tuple(chunks), stored)
+    return tuple(chunks)
 
 
 def _count(row: rows.Row | None) -> int:

@@ -154,12 +154,13 @@ ORDER BY tasks.ordinal DESC LIMIT :limit;
 SELECT name FROM tasks WHERE namespace = :namespace AND deleted = 0 ORDER BY ordinal;
 
 -- name: waiting_of_priority
-SELECT {task_columns} FROM tasks
+SELECT {task_columns} FROM tasks INDEXED BY tasks_waiting
 WHERE state = 'created' AND priority = :priority AND ordinal > :after
 ORDER BY ordinal LIMIT :limit;
 
 -- name: waiting_below_priority
-SELECT {task_columns} FROM tasks
+-- SQLite would rather sort all that wait, for each page again.
+SELECT {task_columns} FROM tasks INDEXED BY tasks_waiting
 WHERE state = 'created' AND priority < :priority
 ORDER BY priority DESC, ordinal LIMIT :limit;
 

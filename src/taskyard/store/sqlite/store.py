@@ -132,10 +132,15 @@ class SqliteStore(Store):
     async def output(
         self, task_id: str, attempt: int, after: int, limit: int, stream: Stream | None = None
     ) -> OutputRead:
+        # Read before the chunks: who goes on after it, having got no chunk of its stream, must not skip one that comes now.
         stored = self._readers.here(output.highest, task_id, attempt)
-        if stored - after <= FEW_CHUNKS:
-            return self._readers.here(output.read, task_id, attempt, after, limit, stream)
-        return await self._readers.aside(output.read, task_id, attempt, after, limit, stream)
+        few = stored - after <= FEW_CHUNKS
+        chunks = (
+            self._readers.here(output.read, task_id, attempt, after, limit, stream)
+            if few
+            else await self._readers.aside(output.read, task_id, attempt, after, limit, stream)
+        )
+        return OutputRead(chunks, stored)
 
     async def highest_output(self, task_id: str, attempt: int) -> int:
         return self._readers.here(output.highest, task_id, attempt)
