@@ -159,15 +159,15 @@ async def _session(
         async with asyncio.timeout(handshake_timeout):
             await connection.send(codec.encode([hello]))  # type: ignore[list-item]  # the one of this link
             events = session.receive(await connection.recv(decode=False))
+            welcome = next(events)
     except TimeoutError:
         return Unavailable(f"no answer to the introduction within {handshake_timeout:g} s")
     except ConnectionClosed as closed:
         return explained(closed) or Unavailable("the connection was closed while it was opened")
-    welcome = events[0]
     assert isinstance(welcome, Opened)
     link: LiveLink[In, Out] = LiveLink(connection, codec, lambda: session.confirmed_at, refuses=False)
     handler = on_open(link, welcome.greeting)
-    return await link.run(session.receive, handler, events=events[1:], alongside=[_beat(link, session, usage)])
+    return await link.run(session.receive, handler, events=events, alongside=[_beat(link, session, usage)])
 
 
 async def _beat(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -123,11 +123,11 @@ class LiveLink(Generic[In, Out]):
 
     async def run(
         self,
-        receive: Callable[[bytes], Sequence[Event[In]]],
+        receive: Callable[[bytes], Iterator[Event[In]]],
         handler: Handler[In],
         *,
         first: Welcome | ApiWelcome | None = None,
-        events: Sequence[Event[In]] = (),
+        events: Iterable[Event[In]] = (),
         alongside: Sequence[Coroutine[Any, Any, None]] = (),
     ) -> TaskyardError | None:
         """Send and receive until the session has ended; says why it did, None where our side closed it. ``first`` leaves
@@ -154,14 +154,15 @@ class LiveLink(Generic[In, Out]):
         return ending
 
     async def _read(
-        self, receive: Callable[[bytes], Sequence[Event[In]]], handler: Handler[In], events: Sequence[Event[In]]
+        self, receive: Callable[[bytes], Iterator[Event[In]]], handler: Handler[In], events: Iterable[Event[In]]
     ) -> TaskyardError | None:
         try:
             while True:
                 for event in events:
                     if isinstance(event, Received):
                         await handler.received(event.message)
-                    elif isinstance(event, Reply):
+                    else:
+                        assert isinstance(event, Reply)  # a session opens before it runs
                         self._put([event.message])
                 events = receive(await self._connection.recv(decode=False))
         except ConnectionClosed as closed:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 import msgspec
@@ -92,11 +93,12 @@ class DiallerSession(Generic[Greeting, In, Out]):
         self._unconfirmed[self._number] = now
         return Heartbeat(number=self._number, usage=usage)
 
-    def receive(self, frame: bytes) -> list[Opened[Greeting] | Received[In]]:
-        """What a frame means. ``ProtocolError``; where the peer refuses, ``Unauthorized``, ``VersionMismatch`` or
-        ``Unavailable`` as it says, ``Refused`` for any other reason."""
+    def receive(self, frame: bytes) -> Iterator[Opened[Greeting] | Received[In]]:
+        """What a frame means, message by message; ends in an error where the session ends. ``ProtocolError``; where the
+        peer refuses, ``Unauthorized``, ``VersionMismatch`` or ``Unavailable`` as it says, else ``Refused``."""
         try:
-            return [self._event(message) for message in _decoded(self._codec, frame, self.state)]
+            for message in _decoded(self._codec, frame, self.state):
+                yield self._event(message)
         except TaskyardError:
             self.state = SessionState.CLOSED
             raise
@@ -156,33 +158,34 @@ class AcceptorSession(Generic[Introduction, In, Out]):
         assert self.state is SessionState.OPENING
         self.state = SessionState.OPEN
 
-    def receive(self, frame: bytes, now: float) -> list[Opened[Introduction] | Received[In] | Reply]:
-        """What a frame means. ``ProtocolError``, among them ``VersionMismatch``."""
+    def receive(self, frame: bytes, now: float) -> Iterator[Opened[Introduction] | Received[In] | Reply]:
+        """What a frame means, message by message; ends in an error where the session ends: ``ProtocolError``, among them
+        ``VersionMismatch``."""
         try:
-            messages = _decoded(self._codec, frame, self.state)
-            return [event for message in messages for event in self._events(message, now)]
+            for message in _decoded(self._codec, frame, self.state):
+                yield from self._events(message, now)
         except TaskyardError:
             self.state = SessionState.CLOSED
             raise
 
-    def _events(self, message: object, now: float) -> list[Opened[Introduction] | Received[In] | Reply]:
+    def _events(self, message: object, now: float) -> Iterator[Opened[Introduction] | Received[In] | Reply]:
         if not self._introduced:
             if not isinstance(message, self._codec.opening):
                 raise ProtocolError(f"{type(message).__name__} instead of {self._codec.opening.__name__}")
             self.version = negotiated(message)
             self._introduced, self.heard_at = True, now
-            return [Opened(message)]
+            yield Opened(message)
+            return
         if self.state is SessionState.OPENING:
             raise ProtocolError(f"{type(message).__name__} came before the peer was admitted")
         if isinstance(message, self._codec.opening):
             raise ProtocolError(f"a second {type(message).__name__}")
-        received: Received[In] = Received(message)  # type: ignore[arg-type]  # all that is left of the union
-        if not isinstance(message, Heartbeat):
-            return [received]
-        if message.number != self._number + 1:
-            raise ProtocolError(f"heartbeat {message.number} after number {self._number}")
-        self._number, self.heard_at = message.number, now
-        return [Reply(HeartbeatEcho(number=message.number)), received]
+        if isinstance(message, Heartbeat):
+            if message.number != self._number + 1:
+                raise ProtocolError(f"heartbeat {message.number} after number {self._number}")
+            self._number, self.heard_at = message.number, now
+            yield Reply(HeartbeatEcho(number=message.number))
+        yield Received(message)  # type: ignore[arg-type]  # all that is left of the union
 
 
 def negotiated(hello: Hello | ApiHello) -> int:

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import importlib
+import time
+
+import pytest
+
+from taskyard.link import clock
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux has it")
+def test_the_clock_counts_the_time_of_suspension() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= clock.now() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def test_elsewhere_it_is_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.delattr(time, "CLOCK_BOOTTIME", raising=False)
+        importlib.reload(clock)
+    try:
+        before = time.clock_gettime(time.CLOCK_MONOTONIC)
+        assert before <= clock.now() <= time.clock_gettime(time.CLOCK_MONOTONIC)
+    finally:
+        importlib.reload(clock)
