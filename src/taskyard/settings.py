@@ -7,6 +7,7 @@ wants. What the command line gives beats the environment. ``docs/settings.md`` l
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 API_PORT, MANAGER_API_PORT, MANAGER_EXECUTOR_PORT = 5001, 5555, 5556
+LOG_LEVELS = "^(debug|info|warning|error)$"
+LOG_FORMATS = "^(human|json|auto)$"
 
 
 def default_data_dir() -> Path:
@@ -56,8 +59,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TASKYARD_", frozen=True, extra="ignore", populate_by_name=True)
 
     data_dir: Path = Field(default_factory=default_data_dir, description="where everything is kept")
-    log_level: str = Field("info", description="debug, info, warning or error")
-    log_format: str = Field("auto", description="human, json, or auto: human on a terminal")
+    log_level: str = Field("info", pattern=LOG_LEVELS, description="debug, info, warning or error")
+    log_format: str = Field("auto", pattern=LOG_FORMATS, description="human, json, or auto: human on a terminal")
     require_token: bool = Field(False, description="ask for a token on loopback too")
 
     @field_validator("data_dir")
@@ -78,7 +81,7 @@ class ManagerSettings(Settings):
         MANAGER_API_PORT,
         ge=0,
         le=65535,
-        validation_alias=AliasChoices("api_port", "TASKYARD_MANAGER_PORT", "PORT"),
+        validation_alias=AliasChoices("api_port", "TASKYARD_MANAGER_API_PORT", "PORT"),
         description="port for API Servers; 0 takes a free one",
     )
     executor_port: int = Field(
@@ -105,7 +108,7 @@ class ManagerSettings(Settings):
 
     @model_validator(mode="after")
     def _lease_is_longest(self) -> Self:
-        if not self.heartbeat_interval < self.executor_deadline < self.lease:
+        if not self.heartbeat_interval < self.executor_deadline < self.lease < math.inf:
             raise ValueError("heartbeat_interval < executor_deadline < lease must hold")
         return self
 

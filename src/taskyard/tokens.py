@@ -135,7 +135,10 @@ def from_environment(kind: str) -> str:
     if value := os.environ.get(name, ""):
         return value
     path = os.environ.get(f"{name}_FILE", "")
-    return Path(path).read_text().strip() if path else ""
+    try:
+        return Path(path).read_text().strip() if path else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path}, which {name}_FILE names, cannot be read: {error}") from error
 
 
 def _fresh() -> Token:

@@ -155,7 +155,7 @@ class Yard:
     def manager(self, **environment: str) -> Component:
         """On the ports of before, if it was started before."""
         ports = {
-            "TASKYARD_MANAGER_PORT": str(self.api_port),
+            "TASKYARD_MANAGER_API_PORT": str(self.api_port),
             "TASKYARD_EXECUTOR_PORT": str(self.executor_port),
         }
         component = self.start("manager", "manager", **ports, **environment)

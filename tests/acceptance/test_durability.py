@@ -200,7 +200,7 @@ def test_an_executor_with_a_wrong_token_is_refused_and_disturbs_nobody(bench: Be
 
 
 def test_a_second_manager_on_the_same_data_is_refused(bench: Bench) -> None:
-    second = bench.yard.start("second", "manager", TASKYARD_MANAGER_PORT="0", TASKYARD_EXECUTOR_PORT="0")
+    second = bench.yard.start("second", "manager", TASKYARD_MANAGER_API_PORT="0", TASKYARD_EXECUTOR_PORT="0")
     assert second.wait() != 0
     assert "another manager" in second.log
     assert bench.client.get(bench.submit("fine").id).state == "created"

@@ -106,7 +106,7 @@ async def keep_dialling(
         if isinstance(error, Unavailable):
             level, event, pause = logging.WARNING, f"waiting_for_{peer}", pause_after(failures, longest_pause, rng)
         else:
-            level, event, pause = logging.ERROR, f"refused_by_{peer}", longest_pause
+            level, event, pause = logging.ERROR, "refused", longest_pause
         if logged == error.message:
             level = logging.DEBUG
         logged = error.message

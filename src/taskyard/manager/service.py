@@ -183,7 +183,7 @@ class _Parts:
                 handshake_timeout=settings.handshake_timeout,
                 max_connections=settings.max_executors,
                 intervals=self.nodes.intervals,
-                port_setting="TASKYARD_MANAGER_PORT or --api-port",
+                port_setting="TASKYARD_MANAGER_API_PORT or --api-port",
             )
         )
         return RunningManager(self.handler, for_executors.port, for_apis.port)

@@ -444,7 +444,7 @@ async def test_a_refusal_is_logged_as_an_error_and_tried_again(lines: Lines) -> 
     wrong = Hello(token="wrong", executor_id="e", boot_id="b", name="n", capacity={})
     async with Manager().serving() as server:
         async with kept_dialling((LOCALHOST, server.port), Executor().on_open, wrong):
-            levels = await lines.until("refused_by_manager", "that token is wrong", 3)
+            levels = await lines.until("refused", "that token is wrong", 3)
     assert levels[:3] == ["error", "debug", "debug"]
 
 
