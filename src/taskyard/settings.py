@@ -74,14 +74,14 @@ class ManagerSettings(Settings):
 
     host: str = Field(
         "127.0.0.1",
-        validation_alias=AliasChoices("host", "TASKYARD_HOST", "HOST"),
+        validation_alias=AliasChoices("TASKYARD_HOST", "HOST"),
         description="address to listen on, for both links",
     )
     api_port: int = Field(
         MANAGER_API_PORT,
         ge=0,
         le=65535,
-        validation_alias=AliasChoices("api_port", "TASKYARD_MANAGER_API_PORT", "PORT"),
+        validation_alias=AliasChoices("TASKYARD_MANAGER_API_PORT", "PORT"),
         description="port for API Servers; 0 takes a free one",
     )
     executor_port: int = Field(
@@ -101,7 +101,7 @@ class ManagerSettings(Settings):
     max_api_frame: int = Field(64 * MIB, gt=0, description="largest frame of an API Server, in bytes")
     max_api_calls: int = Field(1024, gt=0, description="calls of one API Server that may be under way")
     handshake_timeout: float = Field(10.0, gt=0, description="seconds in which a peer must have introduced itself")
-    commit_bytes: int = Field(4 * MIB, gt=0, description="output in one commit at most")
+    commit_bytes: int = Field(4 * MIB, gt=0, description="bytes of output in one commit")
     retention: float = Field(30 * 86400.0, gt=0, description="seconds for which an ended task is kept")
     key_retention: float = Field(86400.0, gt=0, description="seconds for which an idempotency key is kept")
     shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
@@ -118,19 +118,19 @@ class ApiSettings(Settings):
 
     host: str = Field(
         "127.0.0.1",
-        validation_alias=AliasChoices("host", "TASKYARD_HOST", "HOST"),
+        validation_alias=AliasChoices("TASKYARD_HOST", "HOST"),
         description="address to listen on",
     )
     port: int = Field(
         API_PORT,
         ge=0,
         le=65535,
-        validation_alias=AliasChoices("port", "TASKYARD_PORT", "PORT"),
+        validation_alias=AliasChoices("TASKYARD_PORT", "PORT"),
         description="HTTP port; 0 takes a free one",
     )
     socket_address: str = Field(
         f"127.0.0.1:{MANAGER_API_PORT}",
-        validation_alias=AliasChoices("socket_address", "TASKYARD_SOCKET_ADDRESS", "SOCKET_ADDRESS"),
+        validation_alias=AliasChoices("TASKYARD_SOCKET_ADDRESS", "SOCKET_ADDRESS"),
         description="the manager as the API Server reaches it: host[:port]",
     )
     advertise: str = Field("", description="host[:port] at which executors reach this API Server; empty: found out")
