@@ -5,26 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import time
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
 import msgspec
 
-from taskyard import tokens
 from taskyard.client import logs, uploads
+from taskyard.client.credentials import Token, find_token
 from taskyard.client.downloads import download, place
 from taskyard.client.http import Http, Params, decode, segment
 from taskyard.client.records import Artifact, CreatedTask, Executor, LogChunk, Result, Task, TaskSummary, Why
 from taskyard.client.uploads import BatchTask, Files, Multipart, Part, Progress, SpecOptions, TaskOptions
 from taskyard.errors import NotFound, TaskFailed, TaskStopped, WaitTimeout
-from taskyard.settings import ClientSettings, is_loopback
+from taskyard.settings import ClientSettings
 from taskyard.task.model import StateName, Stream
 
 #: Seconds of one long poll; the server's limit is 60 by default.
@@ -71,7 +69,8 @@ class AsyncClient:
     ) -> None:
         settings = settings or ClientSettings()
         url = url or settings.url
-        self._http = Http(url, find_token(url, settings) if token is None else token, settings.timeout, transport)
+        found = find_token(url, settings) if token is None else Token(token, "the one that was given")
+        self._http = Http(url, found, settings.timeout, transport)
         self._patience = patience
 
     async def __aenter__(self) -> Self:
@@ -330,15 +329,3 @@ class AsyncClient:
         return decode(
             await self._http.request("POST", f"executors/{segment(executor)}/undrain", repeatable=True), Executor
         )
-
-
-def find_token(url: str, settings: ClientSettings) -> str:
-    """The users' token: that of the settings, else of the environment, else of the data directory. The last one belongs
-    to this machine, and is shown to no other."""
-    if given := settings.token or tokens.from_environment("user"):
-        return given
-    host = urlsplit(url).hostname or ""
-    if not is_loopback(host) and host != socket.gethostname().lower():
-        return ""
-    found = tokens.load(settings.data_dir)
-    return found.user[0].value if found and found.user else ""

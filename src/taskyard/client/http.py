@@ -14,6 +14,7 @@ import httpx2
 import msgspec
 
 from taskyard import errors
+from taskyard.client.credentials import Token
 from taskyard.settings import is_loopback
 
 T = TypeVar("T")
@@ -39,9 +40,10 @@ class Problem(msgspec.Struct, frozen=True):
 class Http:
     """``transport`` takes the place of the network in tests."""
 
-    def __init__(self, url: str, token: str, timeout: float, transport: httpx2.AsyncBaseTransport | None) -> None:
+    def __init__(self, url: str, token: Token, timeout: float, transport: httpx2.AsyncBaseTransport | None) -> None:
         self.url = url.rstrip("/")
         self._timeout = timeout
+        self._token_origin = token.origin
         try:
             base = httpx2.URL(f"{self.url}/api/v2/")
         except httpx2.InvalidURL as error:
@@ -50,7 +52,7 @@ class Http:
             raise errors.InvalidInput(f"{url!r} is no address of an API Server: give http://host:port")
         self._client = httpx2.AsyncClient(
             base_url=base,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers={"Authorization": f"Bearer {token.value}"} if token.value else {},
             timeout=timeout,
             transport=transport,
             limits=httpx2.Limits(keepalive_expiry=KEEPALIVE),
@@ -88,7 +90,7 @@ class Http:
                     raise
                 response = await send()
         if not response.is_success:
-            raise problem(response, response.content)
+            raise self._refusal(response, response.content)
         return response.content
 
     @contextlib.asynccontextmanager
@@ -100,7 +102,7 @@ class Http:
         with self._translated():
             async with self._client.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
                 if not response.is_success:
-                    raise problem(response, await response.aread())
+                    raise self._refusal(response, await response.aread())
                 yield response
 
     @contextlib.asynccontextmanager
@@ -118,6 +120,12 @@ class Http:
             yield
         except httpx2.HTTPError as error:
             raise self._unavailable(error) from error
+
+    def _refusal(self, response: httpx2.Response, body: bytes) -> errors.TaskyardError:
+        error = problem(response, body)
+        if isinstance(error, errors.Unauthorized):
+            return errors.Unauthorized(f"{error.message} (the token that was sent: {self._token_origin})")
+        return error
 
     def _unavailable(self, error: httpx2.HTTPError) -> errors.TaskyardError:
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):

@@ -41,9 +41,11 @@ class _Loop:
         finally:
             future.cancel()
 
+    @property
+    def closed(self) -> bool:
+        return self._loop.is_closed()
+
     def close(self) -> None:
-        if self._loop.is_closed():
-            return
         self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -109,8 +111,9 @@ class Client:
 
     def close(self) -> None:
         """Close the connections and end the thread."""
-        self._loop.run(self._client.close())
-        self._loop.close()
+        if not self._loop.closed:
+            self._loop.run(self._client.close())
+            self._loop.close()
 
     submit = _waited(AsyncClient.submit)
     submit_batch = _waited(AsyncClient.submit_batch)

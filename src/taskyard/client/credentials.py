@@ -1,0 +1,33 @@
+"""Finds the users' token."""
+
+from __future__ import annotations
+
+import socket
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from taskyard import tokens
+from taskyard.settings import ClientSettings, is_loopback
+
+
+class Token(NamedTuple):
+    """``origin`` tells people where it came from; ``value`` is empty where there is none."""
+
+    value: str
+    origin: str
+
+
+def find_token(url: str, settings: ClientSettings) -> Token:
+    """The token of the settings, else of the environment, else of the data directory. The last one belongs to this machine,
+    and is shown to no other. ``InvalidInput`` where its file cannot be used."""
+    if settings.token:
+        return Token(settings.token, "that of TASKYARD_TOKEN")
+    if given := tokens.from_environment("user"):
+        return Token(given, "that of TASKYARD_USER_TOKEN")
+    host = urlsplit(url).hostname or ""
+    if not is_loopback(host) and host != socket.gethostname().lower():
+        return Token("", "none: the one of the data directory is for this machine alone, give TASKYARD_USER_TOKEN")
+    found = tokens.load(settings.data_dir)
+    if found is None or not found.user:
+        return Token("", f"none: there is none in {settings.data_dir}, give --data-dir or TASKYARD_USER_TOKEN")
+    return Token(found.user[0].value, f"that of {settings.data_dir / tokens.FILE_NAME}")
