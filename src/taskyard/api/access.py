@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
-from taskyard.errors import Unauthorized
+from taskyard.errors import Forbidden, Unauthorized
 
 #: Answered to anyone.
 OPEN_PATHS = frozenset({"/health", "/ready"})
@@ -20,12 +20,11 @@ _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 
 
 def presented_token(headers: Mapping[str, str]) -> str | None:
-    """The bearer token of a request; empty where the header holds another scheme; None without the header."""
-    value = headers.get("authorization")
-    if value is None:
-        return None
-    scheme, _, token = value.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
+    """The bearer token of a request; None where there is none. Another scheme counts as a token that is not valid."""
+    scheme, _, token = headers.get("authorization", "bearer").strip().partition(" ")
+    if scheme.lower() != "bearer":
+        return ""
+    return token.strip() or None
 
 
 def check_token(accepted: bool) -> None:
@@ -35,21 +34,19 @@ def check_token(accepted: bool) -> None:
 
 
 def check_without_token(headers: Mapping[str, str], tokenless: bool, allowed_hosts: Collection[str]) -> None:
-    """``Unauthorized``. ``tokenless``: bound to loopback alone, and no token is required."""
+    """``Unauthorized``, ``Forbidden``. ``tokenless``: bound to loopback alone, and no token is required."""
     if not tokenless:
         raise Unauthorized(
             "a token is needed: send the header 'Authorization: Bearer TOKEN' ('taskyard token' shows it)"
         )
     host = headers.get("host", "")
     if _name(host) not in _OUR_NAMES and _name(host) not in allowed_hosts and host not in allowed_hosts:
-        raise Unauthorized(
-            f"the Host {host!r} is not ours: use localhost, send a token, or add it to the allowed hosts"
-        )
+        raise Forbidden(f"the Host {host!r} is not ours: use localhost, send a token, or add it to the allowed hosts")
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-        raise Unauthorized(f"requests from pages of {origin!r} need a token")
+        raise Forbidden(f"requests from pages of {origin!r} need a token")
     if headers.get("sec-fetch-site", "").lower() in _FOREIGN_SITES:
-        raise Unauthorized("requests from pages of another site need a token")
+        raise Forbidden("requests from pages of another site need a token")
 
 
 def _name(host: str) -> str:

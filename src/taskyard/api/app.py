@@ -12,15 +12,27 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from taskyard import __version__
-from taskyard.api import openapi, problems, root, v1
+from taskyard.api import openapi, problems, repository_routes, root, v1
 from taskyard.api.guard import Guard
 from taskyard.api.parts import Parts
-from taskyard.api.v2 import tasks
+from taskyard.api.v2 import artifacts, batch, executors, history, logs, outcomes, tasks
 from taskyard.api.waits import ClientGone
 from taskyard.errors import TaskyardError
 from taskyard.tokens import TokenGate
 
-ROUTERS = (root.router, v1.router, tasks.router)
+#: The order matters where a path could be two routes.
+ROUTERS = (
+    root.router,
+    repository_routes.router,
+    v1.router,
+    batch.router,
+    tasks.router,
+    outcomes.router,
+    logs.router,
+    artifacts.router,
+    history.router,
+    executors.router,
+)
 #: nginx' status for a client that is gone: nobody sees it but our metrics.
 CLIENT_GONE = 499
 
@@ -58,7 +70,9 @@ async def _answer(request: Request, error: Exception) -> Response:
 def _methods(request: Request) -> set[str]:
     """Every method that some route has for this path: the router itself tells those of the first one only."""
     routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
-    return {method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods}
+    return {
+        method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods or ()
+    }
 
 
 async def _nobody(request: Request, error: Exception) -> Response:

@@ -9,9 +9,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from taskyard.api.problems import Problem
-from taskyard.api.schemas import ChangeInput, TaskInput
-
-_TEMPLATE = "#/components/schemas/{model}"
+from taskyard.api.schemas import BatchInput, ChangeInput, TaskInput
+from taskyard.api.v2.documentation import TEMPLATE
 
 
 def document(app: FastAPI) -> bytes:
@@ -19,9 +18,9 @@ def document(app: FastAPI) -> bytes:
     described = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = described.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    inputs = (TaskInput, ChangeInput)
-    _, definitions = models_json_schema([(one, "validation") for one in inputs], ref_template=_TEMPLATE)
-    problem = TypeAdapter(Problem).json_schema(ref_template=_TEMPLATE)
+    inputs = (TaskInput, ChangeInput, BatchInput)
+    _, definitions = models_json_schema([(one, "validation") for one in inputs], ref_template=TEMPLATE)
+    problem = TypeAdapter(Problem).json_schema(ref_template=TEMPLATE)
     schemas.update(definitions["$defs"], **problem.pop("$defs"), Problem=problem)
     components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     described["security"] = [{"token": []}, {}]

@@ -21,11 +21,11 @@ _PAGE = 1 << 20
 
 
 async def output(
-    connector: Connector, task_id: str, attempt: int, stream: Stream | None = None
+    connector: Connector, task_id: str, attempt: int, stream: Stream | None = None, last: int | None = None
 ) -> AsyncIterator[bytes]:
-    """What an attempt has printed so far, in pieces."""
+    """What an attempt has printed so far, in pieces. ``last`` is the last sequence, where that is known."""
     after = 0
-    while True:
+    while last is None or after < last:
         page = await connector.call(ReadOutput(task=task_id, attempt=attempt, after=after, limit=_PAGE, stream=stream))
         for chunk in page.chunks:
             after = chunk.sequence
@@ -37,9 +37,7 @@ async def output(
 
 async def read_all(connector: Connector, detail: TaskDetail, stream: Stream) -> bytes:
     """Everything that the task's last attempt has printed on a stream."""
-    if detail.attempt is None:
-        return b""
-    return b"".join([data async for data in output(connector, detail.task.id, detail.attempt.number, stream)])
+    return b"".join([data async for data in _last_output(connector, detail, stream)])
 
 
 async def result(connector: Connector, detail: TaskDetail) -> ResultView | None:
@@ -104,9 +102,16 @@ def _outcome(detail: TaskDetail) -> Outcome | None:
 
 
 async def _stderr_tail(connector: Connector, detail: TaskDetail) -> bytes:
-    if detail.attempt is None:
-        return b""
     tail = b""
-    async for data in output(connector, detail.task.id, detail.attempt.number, Stream.STDERR):
+    async for data in _last_output(connector, detail, Stream.STDERR):
         tail = (tail + data)[-STDERR_TAIL:]
     return tail
+
+
+async def _last_output(connector: Connector, detail: TaskDetail, stream: Stream) -> AsyncIterator[bytes]:
+    attempt, outcome = detail.attempt, _outcome(detail)
+    if attempt is None:
+        return
+    last = outcome.last_sequence if outcome else None
+    async for data in output(connector, detail.task.id, attempt.number, stream, last):
+        yield data

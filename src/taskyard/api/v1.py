@@ -140,10 +140,10 @@ async def get_results(name: str, parts: TheParts) -> Response:
 
 
 @router.get("/tasks/{name}/download")
-async def download(name: str, parts: TheParts) -> Response:
+async def download(name: str, request: Request, parts: TheParts) -> Response:
     """The uploaded file."""
     file = await parts.connector.call(GetFile(task=name))
-    return file_response(parts.repository, file)
+    return file_response(request, parts.repository, file)
 
 
 async def _results(parts: Parts, detail: TaskDetail) -> Any:

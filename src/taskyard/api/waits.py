@@ -21,14 +21,20 @@ class Waits:
     """All long waits of this API Server."""
 
     def __init__(self) -> None:
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._watchers: set[asyncio.Future[None]] = set()
         self._ending = False
 
     async def while_connected(self, receive: Receive, waiting: Coroutine[Any, Any, T]) -> T:
         """The outcome of ``waiting``, which is cancelled when the client goes away (``ClientGone``) or the server ends
         (``Unavailable``). The request's body must have been read."""
+        return await self._until(asyncio.create_task(_gone(receive)), waiting)
+
+    async def while_serving(self, waiting: Coroutine[Any, Any, T]) -> T:
+        """The same, where the server's end alone is watched for."""
+        return await self._until(asyncio.get_running_loop().create_future(), waiting)
+
+    async def _until(self, watcher: asyncio.Future[None], waiting: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(waiting)
-        watcher = asyncio.create_task(_gone(receive))
         self._watchers.add(watcher)
         if self._ending:
             watcher.cancel()

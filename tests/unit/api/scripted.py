@@ -169,6 +169,7 @@ class ScriptedManager:
         """The attempt of the task ends."""
         record = self.find(task)
         outcome = outcome or Outcome(exit_code=0, peak_memory=1000, cpu_time=0.5)
+        outcome = msgspec.structs.replace(outcome, last_sequence=len(record.output[record.task.attempt]))
         record.attempts[-1] = msgspec.structs.replace(record.attempts[-1], outcome=outcome, ended_at=1_700_000_009.0)
         state: State = Finished(ended_at=1_700_000_009.0)
         if outcome.stopped:

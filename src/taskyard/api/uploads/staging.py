@@ -16,6 +16,8 @@ from taskyard.errors import Unavailable
 from taskyard.protocol.messages import FindUnreferenced
 from taskyard.task.model import FileRef
 
+#: Bytes that travel inside the messages of one request at most, however many tasks it submits.
+MAX_INLINE_REQUEST = 16 << 20
 #: What is handed to the disk at once, in bytes; received data waits for that much in memory.
 WRITE_SIZE = 1 << 20
 
@@ -42,7 +44,9 @@ class Staging:
         self._repository = repository
         self._connector = connector
         self._max_inline_file = min(max_inline_file, WRITE_SIZE)
+        self._max_inline_task = max_inline_task
         self._inline_left = max_inline_task
+        self._request_left = MAX_INLINE_REQUEST
         self._staged: list[StagedFile] = []
         self._pinned: list[str] = []
         self._published: dict[str, int] = {}
@@ -63,11 +67,16 @@ class Staging:
     @property
     def inline_room(self) -> int:
         """The size up to which the next file may travel inside messages, in bytes."""
-        return min(self._max_inline_file, self._inline_left)
+        return min(self._max_inline_file, self._inline_left, self._request_left)
+
+    def next_task(self) -> None:
+        """The files that follow are another task's."""
+        self._inline_left = self._max_inline_task
 
     def keep(self, data: bytes) -> Content:
         """A file that travels inside messages."""
         self._inline_left -= len(data)
+        self._request_left -= len(data)
         return Content(len(data), hashlib.sha256(data).hexdigest(), data)
 
     def stage(self) -> StagedFile:

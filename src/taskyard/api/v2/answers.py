@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from fastapi import Path
+from fastapi import Header, Path
 from starlette.responses import Response
 
-from taskyard.protocol.messages import TaskDetail
+from taskyard.protocol.messages import Submitted, TaskDetail
 
 #: A task in a path: its id, or its name.
 TaskKey = Annotated[str, Path(description="id or name of a task", min_length=1, max_length=100, examples=["hello"])]
+
+#: The header Idempotency-Key.
+Key = Annotated[
+    str | None,
+    Header(
+        pattern="^[!-~]{1,255}$",
+        description="the same key with the same body gives the same answer, with another body 409; kept for 24 hours",
+    ),
+]
 
 
 def json(view: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -25,9 +34,6 @@ def location(detail: TaskDetail) -> dict[str, str]:
     return {"location": f"/api/v2/tasks/{detail.task.id}"}
 
 
-def body(schema: Mapping[str, Any], *, form: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:
-    """For OpenAPI: a body that a route reads by itself."""
-    content: dict[str, Any] = {"application/json": {"schema": schema}}
-    if form is not None:
-        content["multipart/form-data"] = {"schema": form}
-    return {"requestBody": {"required": required, "content": content}}
+def replayed(submitted: Submitted) -> dict[str, str]:
+    """Says that the answer is an earlier one's, by its idempotency key."""
+    return {"idempotent-replayed": "true"} if submitted.replayed else {}

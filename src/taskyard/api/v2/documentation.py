@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskyard.api.schemas import ChangeInput, SpecInput, TaskInput
+from taskyard.api.schemas import Input, SpecInput
 
-_TEMPLATE = "#/components/schemas/{model}"
-
-
-def task_body() -> dict[str, Any]:
-    """Of a submission."""
-    return _body(TaskInput, required=True)
+#: Where OpenAPI keeps the schema of a model.
+TEMPLATE = "#/components/schemas/{model}"
 
 
-def change_body() -> dict[str, Any]:
-    """Of an update."""
-    return _body(ChangeInput, required=True)
+def json_body(model: type[Input]) -> dict[str, Any]:
+    """Of a route that takes JSON."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference(model)}}}}
 
 
-def _body(model: type[SpecInput], *, required: bool) -> dict[str, Any]:
-    reference = {"$ref": _TEMPLATE.format(model=model.__name__)}
+def task_body(model: type[SpecInput]) -> dict[str, Any]:
+    """Of a route that takes a task, or a change of one, as JSON or as a form with files."""
     form = {
         "type": "object",
         "description": "Files, and either 'spec' or the fields of a task one by one (what is no text as JSON).",
         "properties": {
             "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
             "zip": {"type": "string", "format": "binary", "description": "unpacked into the working directory"},
-            "spec": reference,
+            "spec": _reference(model),
         },
     }
-    content = {"application/json": {"schema": reference}, "multipart/form-data": {"schema": form}}
-    return {"requestBody": {"required": required, "content": content}}
+    body = json_body(model)
+    body["requestBody"]["content"]["multipart/form-data"] = {"schema": form}
+    return body
+
+
+def _reference(model: type[Input]) -> dict[str, str]:
+    return {"$ref": TEMPLATE.format(model=model.__name__)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from taskyard.api import results
@@ -15,9 +15,9 @@ from taskyard.api.rendering import task_summary, task_view, task_with_result
 from taskyard.api.schemas import ChangeInput, TaskInput
 from taskyard.api.submitting import submit
 from taskyard.api.v2 import answers
-from taskyard.api.v2.answers import TaskKey
+from taskyard.api.v2.answers import Key, TaskKey
 from taskyard.api.v2.bodies import read_task
-from taskyard.api.v2.documentation import change_body, task_body
+from taskyard.api.v2.documentation import task_body
 from taskyard.api.views import TaskPage, TaskView, TaskWithResult
 from taskyard.errors import InvalidInput, NotFound
 from taskyard.protocol.messages import (
@@ -37,13 +37,6 @@ from taskyard.task.model import StateName
 router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
 
 Seconds = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds; longer waits than max_wait are cut")]
-Key = Annotated[
-    str | None,
-    Header(
-        pattern="^[!-~]{1,255}$",
-        description="the same key with the same task again gives the same answer, and with another task 409; kept 24 h",
-    ),
-]
 
 
 @router.post(
@@ -51,7 +44,7 @@ Key = Annotated[
     status_code=201,
     response_model=TaskWithResult,
     responses=responses(400, 409, 413, 415, 422, 507),
-    openapi_extra=task_body(),
+    openapi_extra=task_body(TaskInput),
 )
 async def create_task(request: Request, parts: TheParts, wait: Seconds = 0.0, idempotency_key: Key = None) -> Response:
     """Submit a task. With ``wait`` the answer comes when it has ended, with its result, or after that many seconds."""
@@ -60,7 +53,7 @@ async def create_task(request: Request, parts: TheParts, wait: Seconds = 0.0, id
         one = await draft(task, files, staging, parts.settings.max_files)
         submitted = await submit(parts, [one], staging, idempotency_key)
     detail = TaskDetail(task=submitted.tasks[0], spec=one.spec)
-    headers = answers.location(detail) | ({"idempotent-replayed": "true"} if submitted.replayed else {})
+    headers = answers.location(detail) | answers.replayed(submitted)
     if wait > 0:
         try:
             detail = await _wait(request, parts, detail.task.id, wait)
@@ -107,13 +100,13 @@ async def get_task(task: TaskKey, parts: TheParts) -> Response:
     "/{task}",
     response_model=TaskView,
     responses=responses(400, 404, 409, 413, 415, 422, 507),
-    openapi_extra=change_body(),
+    openapi_extra=task_body(ChangeInput),
 )
 @router.patch(
     "/{task}",
     response_model=TaskView,
     responses=responses(400, 404, 409, 413, 415, 422, 507),
-    openapi_extra=change_body(),
+    openapi_extra=task_body(ChangeInput),
 )
 async def update_task(task: TaskKey, request: Request, parts: TheParts) -> Response:
     """Change a task: what is missing stays. A running one is stopped first, and stays so until it is started."""
