@@ -53,7 +53,7 @@ async def test_a_gap_is_refused_as_a_whole(store: Store, sequences: tuple[int, .
     claimed = await running(store)
     with pytest.raises(InvalidInput, match="is missing"):
         await store.append_output(claimed.fence, [chunk(sequence) for sequence in sequences])
-    assert (await store.output(claimed.task.id, 1, 0, ALL)).stored == 0
+    assert (await store.output(claimed.task.id, 1, 0, ALL)).through == 0
 
 
 async def test_output_after_the_outcome_is_stale(store: Store) -> None:
@@ -61,7 +61,7 @@ async def test_output_after_the_outcome_is_stale(store: Store) -> None:
     await store.append_output(claimed.fence, [chunk(1)])
     await store.report(claimed.fence, SUCCESS, NOW)
     assert await store.append_output(claimed.fence, [chunk(2)]) is STALE
-    assert (await store.output(claimed.task.id, 1, 0, ALL)).stored == 1
+    assert (await store.output(claimed.task.id, 1, 0, ALL)).through == 1
 
 
 async def test_attempts_have_output_of_their_own(store: Store) -> None:
@@ -81,9 +81,9 @@ async def test_a_long_output_is_read_in_pages(store: Store, count: int) -> None:
     await store.append_output(claimed.fence, [chunk(sequence, b"x" * 10) for sequence in range(1, count + 1)])
     seen: list[int] = []
     while (page := await store.output(claimed.task.id, 1, seen[-1] if seen else 0, 25)).chunks:
-        assert page.stored == count
         assert len(page.chunks) <= 2
         seen += [one.sequence for one in page.chunks]
+        assert page.through == seen[-1]
     assert seen == list(range(1, count + 1))
 
 
@@ -94,9 +94,12 @@ async def test_a_page_has_one_chunk_at_least(store: Store) -> None:
     assert [one.sequence for one in read.chunks] == [1]
 
 
-async def test_one_stream_is_read_alone_but_stored_counts_both(store: Store) -> None:
+async def test_one_stream_is_read_alone_but_what_was_looked_at_counts_both(store: Store) -> None:
     claimed = await running(store)
-    await store.append_output(claimed.fence, [chunk(1), chunk(2, b"error", Stream.STDERR), chunk(3)])
+    await store.append_output(claimed.fence, [chunk(1), chunk(2, b"error", Stream.STDERR), chunk(3), chunk(4)])
     read = await store.output(claimed.task.id, 1, 0, ALL, Stream.STDERR)
     assert [one.data for one in read.chunks] == [b"error"]
-    assert read.stored == 3
+    assert read.through == 4
+    read = await store.output(claimed.task.id, 1, 0, 1, Stream.STDOUT)
+    assert [one.sequence for one in read.chunks] == [1]
+    assert read.through == 2

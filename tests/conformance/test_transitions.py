@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskyard.errors import IllegalTransition, NotFound, WrongState
+from taskyard.errors import IllegalTransition, InvalidInput, NotFound, WrongState
 from taskyard.store.base import STALE, Claimed, Placement, Store
 from taskyard.task.model import (
     Artifact,
@@ -112,6 +112,7 @@ async def test_began_is_noted_once(store: Store) -> None:
 
 async def test_an_outcome_is_stored_with_the_attempt(store: Store) -> None:
     claimed = await running(store)
+    await store.append_output(claimed.fence, [chunk(1), chunk(2), chunk(3)])
     outcome = Outcome(
         exit_code=1,
         reason=Reason.EXIT,
@@ -127,6 +128,16 @@ async def test_an_outcome_is_stored_with_the_attempt(store: Store) -> None:
     assert (attempt.outcome, attempt.ended_at, attempt.started_at) == (outcome, NOW + 5, NOW)
     last = (await store.events(after.id, 3))[0]
     assert (last.event, last.reason, last.message, last.attempt) == ("ended", Reason.EXIT, "it exited with 1", 1)
+
+
+async def test_an_outcome_before_all_of_its_output_is_refused(store: Store) -> None:
+    claimed = await running(store)
+    await store.append_output(claimed.fence, [chunk(1)])
+    outcome = Ended(outcome=Outcome(exit_code=0, last_sequence=2))
+    with pytest.raises(InvalidInput, match="not all of it is stored"):
+        await store.report(claimed.fence, outcome, NOW)
+    await store.append_output(claimed.fence, [chunk(2)])
+    assert still_there(await store.report(claimed.fence, outcome, NOW)).state == Finished(ended_at=NOW)
 
 
 async def test_an_outcome_is_accepted_before_began(store: Store) -> None:
@@ -265,7 +276,7 @@ async def test_a_request_for_no_task_says_so(store: Store, event: Event) -> None
 async def assert_nothing_is_left(store: Store, task_id: str) -> None:
     assert await store.attempts(task_id) == ()
     assert await store.events(task_id, 0) == ()
-    assert (await store.output(task_id, 1, 0, 1000)).stored == 0
+    assert (await store.output(task_id, 1, 0, 1000)).through == 0
     for read in (store.task(task_id), store.spec(task_id, 1), store.resolve(task_id)):
         with pytest.raises(NotFound):
             await read

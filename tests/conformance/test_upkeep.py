@@ -8,7 +8,7 @@ import pytest
 
 from taskyard.errors import NotFound, StoreError
 from taskyard.protocol.messages import IdempotencyKey
-from taskyard.store.base import Store
+from taskyard.store.base import ExecutorRow, Store
 from taskyard.task.state import Began, Delete
 from tests.conformance.conftest import Opener
 from tests.conformance.lives import NOW, claim, ended, running, scheduled, submission, submit
@@ -88,12 +88,22 @@ async def test_the_oldest_go_first_and_no_more_than_the_limit(store: Store) -> N
 async def test_keys_go_when_they_are_old(store: Store) -> None:
     for key, at in (("old", NOW), ("young", NOW + 10)):
         await store.submit([submission(key)], [], IdempotencyKey(key=key, digest="d"), at)
-    await store.expire(keys_before=NOW + 5, ended_before=0.0, limit=10)
+    assert await store.expire(keys_before=NOW + 5, ended_before=0.0, limit=10) == 1
     again = [
         await store.submit([submission(f"{key}-again")], [], IdempotencyKey(key=key, digest="d"), NOW)
         for key in ("old", "young")
     ]
     assert [answer.submitted.replayed for answer in again] == [False, True]
+
+
+# --- executors --------------------------------------------------------------------------------------------------------
+
+
+async def test_executors_that_are_gone_are_forgotten(store: Store) -> None:
+    for name in ("a", "b", "c"):
+        await store.save_executor(ExecutorRow(executor_id=name, name=name, labels={}, capacity={}, last_heard=NOW))
+    await store.forget_executors(["a", "c", "never seen"])
+    assert [row.executor_id for row in await store.executors()] == ["b"]
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import assert_never
 
+import msgspec
 import structlog
 
-from taskyard.errors import ProtocolError, StoreError, TaskyardError, Unauthorized, Unavailable
+from taskyard.errors import ProtocolError, TaskyardError, Unauthorized, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.manager.requests import RequestHandler
 from taskyard.protocol.calls import answer_to, failure_of
@@ -19,6 +20,7 @@ from taskyard.protocol.messages import (
     Cancel,
     Heartbeat,
     ManagerApiMessage,
+    RepositoryAddress,
 )
 from taskyard.settings import ManagerSettings, is_loopback
 from taskyard.tokens import TokenGate
@@ -52,11 +54,19 @@ class ApiServers:
                 "the users' token is missing or wrong: give TASKYARD_USER_TOKEN, or the manager's data directory"
             )
         if hello.repository is not None:
-            self._handler.announce(hello.repository)
+            self._handler.announce(_as_seen(hello.repository, link.peer_host))
         log.info("api_connected", api_id=hello.api_id, host=link.peer_host)
         # The link fills in the version and the intervals.
         welcome = ApiWelcome(version=hello.newest_version, generation=self._generation)
         return welcome, ApiSession(hello.api_id, self._handler, link, self._settings.max_api_calls, self._tasks)
+
+
+def _as_seen(repository: RepositoryAddress, peer_host: str) -> RepositoryAddress:
+    """Where an API Server does not say at which host its files are, it is the one that it dials from. On this machine that
+    is the host at which executors dial us."""
+    if repository.host is not None or is_loopback(peer_host):
+        return repository
+    return msgspec.structs.replace(repository, host=peer_host)
 
 
 class ApiSession:
@@ -107,12 +117,9 @@ class ApiSession:
         task.add_done_callback(lambda _: self._calls.pop(call.number, None))
 
     async def _serve(self, call: Call) -> None:
-        """An error of the store ends the manager; any other, our own mistakes among them, only this call."""
+        """An error, our own mistakes among them, ends this call alone."""
         try:
             self._link.send(answer_to(call.number, await self._handler.answer(call.request)))
-        except StoreError as error:
-            self._link.send(failure_of(call.number, error))
-            raise
         except TaskyardError as error:
             self._link.send(failure_of(call.number, error))
         except Exception:

@@ -1,4 +1,4 @@
-"""Claims in the store, then sends.
+"""Claims in the store, then sends; and frees the room of what is over.
 
 A round of the scheduler runs whenever something has changed that could let a task run: a submit, an attempt that is over,
 an executor that came, a backoff that has passed. Nothing polls. Room is reserved before the claim is written; a claim that
@@ -8,30 +8,26 @@ came too late, or could not be committed, gives it back.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
 
 import structlog
 
-from taskyard.errors import StorageFull
-from taskyard.manager.fleet import Executor, Fleet
+from taskyard.errors import TaskyardError
+from taskyard.manager.fleet import Fleet, Hold
+from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.metrics import Metrics
-from taskyard.manager.scheduler import Queue, Waiting, place_new
+from taskyard.manager.scheduler import Placed, Queue
 from taskyard.protocol.messages import IdempotencyKey, RepositoryAddress, Run, Submission
-from taskyard.store.base import STALE, Claimed, Placement, Stale, Store, SubmitAnswer
-from taskyard.task.model import Task, requirement_of
+from taskyard.store.base import STALE, Claimed, Removed, Stale, Store, SubmitAnswer
+from taskyard.task.model import Created, Fence, Outcome, Reason, Task
+from taskyard.task.state import Ended, Lost, Missing, event_name
 
 log = structlog.get_logger()
 
-#: Seconds after which a claim is tried again that found the disk full.
-PAUSE_WHEN_FULL = 1.0
-
-
-class Outbox(Protocol):
-    """Sends a message to an executor, if it is connected."""
-
-    def run(self, executor_id: str, message: Run) -> None: ...
+#: Seconds after which a write is tried again that could not be committed: the disk is full, for example.
+PAUSE_AFTER_FAILURE = 1.0
 
 
 class Dispatcher:
@@ -44,7 +40,7 @@ class Dispatcher:
         fleet: Fleet,
         queue: Queue,
         live: LiveOutput,
-        outbox: Outbox,
+        links: ExecutorLinks,
         repositories: Callable[[], tuple[RepositoryAddress, ...]],
         metrics: Metrics,
         wall: Callable[[], float],
@@ -54,94 +50,122 @@ class Dispatcher:
         self._fleet = fleet
         self._queue = queue
         self._live = live
-        self._outbox = outbox
+        self._links = links
         self._repositories = repositories
         self._metrics = metrics
         self._wall = wall
         self._tasks = tasks
         self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
 
     def enqueue(self, task: Task) -> None:
-        """A task waits, or something about a waiting task has changed."""
+        """A task waits, or something about a waiting task has changed. Where a claim of it is under way, that will be stale,
+        since the task is newer than what was placed: its room is given back at once, and the task placed anew."""
+        if (executor := self._fleet.holder(task.id)) is not None:
+            self._fleet.release(executor.holds[task.id])
         self._queue.put(task, self._wall())
         self.dispatch()
 
     def dispatch(self) -> None:
         """Place what can be placed, and start claiming it."""
+        if self._closed:
+            return
         placed = self._queue.place(self._fleet, self._wall())
         self._arm_timer()
         if placed:
-            placements = [
-                Placement(waiting.task_id, executor.executor_id, executor.name, waiting.version)
-                for waiting, executor in placed
-            ]
-            answer = self._store.claim(placements, self._wall())
+            answer = self._store.claim([one.placement for one in placed], self._wall())
             self._tasks.create_task(self._send_claimed(placed, answer))
 
     async def submit(self, items: Sequence[Submission], key: IdempotencyKey | None) -> SubmitAnswer:
         """Add tasks; those for which there is room are claimed in the same commit and sent."""
         self.dispatch()
-        placements = place_new(
-            self._fleet,
-            ((item.task_id, item.name, requirement_of(item.spec), item.spec.priority) for item in self._unknown(items)),
-        )
-        reserved = {placement.task_id for placement in placements}
+        placed = {one.hold.task_id: one for one in self._queue.place_new(self._fleet, items)}
         now = self._wall()
         try:
-            answer = await self._store.submit(items, placements, key, now)
-            self._send(answer.claimed)
-            reserved -= {claimed.task.id for claimed in answer.claimed}
+            answer = await self._store.submit(items, [one.placement for one in placed.values()], key, now)
+            for claimed in answer.claimed:
+                self._send(placed.pop(claimed.task.id), claimed)
             for task in answer.fresh:
                 self._queue.put(task, now)
         finally:
-            for task_id in reserved:
-                self._fleet.release(task_id)
+            for one in placed.values():
+                self._fleet.release(one.hold)
             self.dispatch()
         return answer
 
+    def settle(self, fence: Fence, result: Task | Removed) -> None:
+        """Do what follows from a transition: free the room of an attempt that is over, and let the next one have it."""
+        if isinstance(result, Task) and result.is_open:
+            return
+        self._live.close(fence)
+        if (hold := self._fleet.hold(fence)) is not None:
+            self._fleet.release(hold)
+        if isinstance(result, Task) and isinstance(result.state, Created):
+            self.enqueue(result)
+        else:
+            self.dispatch()
+
+    def give_up(self, hold: Hold, fence: Fence, event: Lost | Missing | Ended) -> None:
+        """The attempt is over, though its executor has not said so: from now on whatever is said of it is foreign. Its room
+        is free once that is committed."""
+        hold.given_up = True
+        log.warning("attempt_given_up", task_id=fence.task_id, attempt=fence.attempt, reason=event_name(event))
+        self._tasks.create_task(self._write_off(fence, event))
+
     def close(self) -> None:
-        """Stop the timer."""
+        """Nothing new is placed after this."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
 
-    def _unknown(self, items: Sequence[Submission]) -> Sequence[Submission]:
-        """Without those that hold room already, because the same submission is under way or was sent before."""
-        return [item for item in items if self._fleet.holder(item.task_id) is None]
-
-    async def _send_claimed(
-        self, placed: Sequence[tuple[Waiting, Executor]], answer: Awaitable[Sequence[Claimed | Stale]]
-    ) -> None:
+    async def _send_claimed(self, placed: Sequence[Placed], answer: Awaitable[Sequence[Claimed | Stale]]) -> None:
         try:
             claims = await answer
-        except StorageFull as error:
+        except TaskyardError as error:
             log.warning("claim_failed", reason=error.message, tasks=len(placed))
-            for waiting, _ in placed:
-                self._fleet.release(waiting.task_id)
-                self._queue.defer(waiting, self._wall() + PAUSE_WHEN_FULL)
-            self._arm_timer()
+            for one in placed:
+                if self._fleet.release(one.hold):  # else the task has changed, and waits as it is now
+                    self._queue.defer(one.waiting, self._wall() + PAUSE_AFTER_FAILURE)
+            self.dispatch()
             return
-        late = [waiting for (waiting, _), claim in zip(placed, claims, strict=True) if claim is STALE]
-        for waiting in late:
-            self._fleet.release(waiting.task_id)
-        self._send([claim for claim in claims if claim is not STALE])
+        late = 0
+        for one, claim in zip(placed, claims, strict=True):
+            if claim is STALE:
+                self._fleet.release(one.hold)
+                late += 1
+            else:
+                self._send(one, claim)
         if late:
-            self._metrics.stale.labels(report="claim").inc(len(late))
+            self._metrics.stale.labels(report="claim").inc(late)
             self.dispatch()
 
-    def _send(self, claims: Sequence[Claimed]) -> None:
-        repositories = self._repositories()
-        now = self._wall()
-        for claimed in claims:
-            executor = self._fleet.holder(claimed.task.id)
-            assert executor is not None
-            executor.holds[claimed.task.id].fence = claimed.fence
-            self._live.open(claimed.fence, stored=0)
-            run = Run(fence=claimed.fence, name=claimed.task.name, spec=claimed.spec, repositories=repositories)
-            self._outbox.run(executor.executor_id, run)
-            self._metrics.dispatch_seconds.observe(max(0.0, now - claimed.task.created_at))
-            log.debug(
-                "dispatched", task_id=claimed.fence.task_id, attempt=claimed.fence.attempt, executor=executor.name
-            )
+    def _send(self, placed: Placed, claimed: Claimed) -> None:
+        hold, fence = placed.hold, claimed.fence
+        hold.fence, hold.grace = fence, claimed.spec.grace
+        self._live.open(fence, stored=0)
+        run = Run(fence=fence, name=claimed.task.name, spec=claimed.spec, repositories=self._repositories())
+        try:
+            self._links.send(placed.executor.executor_id, run)
+        except TaskyardError as error:  # no frame takes it
+            self.give_up(hold, fence, Ended(outcome=Outcome(reason=Reason.START, message=error.message)))
+            return
+        self._metrics.dispatch_seconds.observe(max(0.0, self._wall() - claimed.task.created_at))
+        log.debug("dispatched", task_id=fence.task_id, attempt=fence.attempt, executor=placed.executor.name)
+
+    async def _write_off(self, fence: Fence, event: Lost | Missing | Ended) -> None:
+        """Until it is committed: nobody else will report of that attempt."""
+        while not self._closed:
+            try:
+                result = await self._store.report(fence, event, self._wall(), random.random())
+            except TaskyardError as error:
+                log.warning("attempt_not_written_off", task_id=fence.task_id, reason=error.message)
+                await asyncio.sleep(PAUSE_AFTER_FAILURE)
+                continue
+            if result is STALE:  # its executor's own report came before, and is being followed
+                self._metrics.stale.labels(report=event_name(event)).inc()
+            else:
+                self.settle(fence, result)
+            return
 
     def _arm_timer(self) -> None:
         if self._timer is not None:

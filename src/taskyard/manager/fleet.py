@@ -15,15 +15,16 @@ from taskyard.task.model import SLOTS, Fence, Requirement
 
 @dataclass(slots=True)
 class Hold:
-    """Room that a task takes on an executor. ``fence`` is None until its claim is committed. ``stop_grace`` is set, in
-    seconds, where a stop was asked for. ``given_up`` is true once the attempt was reported lost or missing: whatever the
+    """Room that a task takes on an executor. ``fence`` is None until its claim is committed; ``grace`` is what a stop of
+    that attempt gives it, in seconds. ``given_up`` is true once the attempt was reported lost or missing: whatever the
     executor still says of it is foreign, though its room is not free before that is committed."""
 
     task_id: str
     task_name: str
     requirement: Requirement
     fence: Fence | None = None
-    stop_grace: float | None = None
+    grace: float = 0.0
+    stop_requested: bool = False
     given_up: bool = False
 
 
@@ -99,11 +100,16 @@ class Fleet:
         else:
             self._with_room.pop(executor.executor_id, None)
 
-    def forget(self, executor: Executor) -> None:
-        """Drop an executor that is away and holds nothing."""
-        assert not executor.connected
-        assert not executor.holds
-        self._executors.pop(executor.executor_id, None)
+    def forget(self, heard_before: float) -> list[Executor]:
+        """Drop the executors that are away, hold nothing and were not heard since. Gives them."""
+        gone = [
+            executor
+            for executor in self
+            if not executor.connected and not executor.holds and executor.last_heard < heard_before
+        ]
+        for executor in gone:
+            del self._executors[executor.executor_id]
+        return gone
 
     @property
     def has_room(self) -> bool:
@@ -112,7 +118,7 @@ class Fleet:
     @property
     def free_slots(self) -> int:
         """Whole slots that a task could take now."""
-        return sum(executor.free(SLOTS) for executor in self._with_room.values()) // 1000
+        return sum(executor.free(SLOTS) // 1000 for executor in self._with_room.values())
 
     def pick(self, requirement: Requirement) -> Executor | None:
         """An executor with room. It goes to the end of the row, so that work is spread."""
@@ -131,14 +137,17 @@ class Fleet:
         self._holder[hold.task_id] = executor
         self.refresh(executor)
 
-    def release(self, task_id: str) -> None:
-        """Give the room of a task back."""
-        executor = self._holder.pop(task_id)
-        hold = executor.holds.pop(task_id)
+    def release(self, hold: Hold) -> bool:
+        """Give room back. False where that was done before: the task may have other room by now."""
+        executor = self._holder.get(hold.task_id)
+        if executor is None or executor.holds[hold.task_id] is not hold:
+            return False
+        del self._holder[hold.task_id], executor.holds[hold.task_id]
         for name, amount in hold.requirement.resources:
             executor.used[name] -= amount
             assert executor.used[name] >= 0
         self.refresh(executor)
+        return True
 
     def holder(self, task_id: str) -> Executor | None:
         """The executor on which the task has room."""

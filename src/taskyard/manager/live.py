@@ -15,45 +15,51 @@ Key = tuple[str, int]
 
 
 class _Attempt:
-    __slots__ = ("chunks", "highest", "waiters")
+    """``stored`` is the highest sequence that the store is known to have, ``highest`` the highest that has come."""
 
-    def __init__(self, highest: int) -> None:
+    __slots__ = ("chunks", "highest", "stored", "waiters")
+
+    def __init__(self, stored: int) -> None:
         self.chunks: deque[Chunk] = deque()
-        self.highest = highest
+        self.stored = self.highest = stored
         self.waiters: set[asyncio.Future[None]] = set()
 
 
 class LiveOutput:
-    """By attempt. ``highest`` is the highest sequence received without a gap, stored or not."""
+    """The attempts that hold room with a fence. Of any other nothing is kept."""
 
     def __init__(self) -> None:
         self._attempts: dict[Key, _Attempt] = {}
 
     def open(self, fence: Fence, stored: int) -> None:
-        """An attempt begins, or an executor comes back with it: what it has not stored will be sent again."""
-        self._attempts.setdefault(_key(fence), _Attempt(stored))
+        """An attempt was claimed, or found in the store by a fresh manager."""
+        self._attempts[_key(fence)] = _Attempt(stored)
 
-    def highest(self, fence: Fence) -> int:
-        """0 for an attempt that is not open."""
+    def stored(self, fence: Fence) -> int:
+        """The highest sequence that the store has; 0 for an attempt that is not open."""
         attempt = self._attempts.get(_key(fence))
-        return attempt.highest if attempt is not None else 0
+        return attempt.stored if attempt is not None else 0
 
-    def publish(self, fence: Fence, chunks: Sequence[Chunk]) -> Sequence[Chunk] | None:
-        """Show chunks; gives those that are new. None where they leave a gap."""
-        attempt = self._attempts.setdefault(_key(fence), _Attempt(0))
+    def publish(self, fence: Fence, chunks: Sequence[Chunk]) -> bool:
+        """Show what is new of these chunks of an open attempt. False, and nothing shown, where chunks are missing before
+        them."""
+        attempt = self._attempts[_key(fence)]
         fresh = [chunk for chunk in chunks if chunk.sequence > attempt.highest]
         expected = range(attempt.highest + 1, attempt.highest + 1 + len(fresh))
         if [chunk.sequence for chunk in fresh] != list(expected):
-            return None
+            return False
         attempt.chunks.extend(fresh)
         attempt.highest += len(fresh)
         self._wake(attempt)
-        return fresh
+        return True
 
-    def stored(self, fence: Fence, sequence: int) -> None:
+    def committed(self, fence: Fence, sequence: int) -> None:
         """The store has everything up to that sequence."""
         attempt = self._attempts.get(_key(fence))
-        while attempt is not None and attempt.chunks and attempt.chunks[0].sequence <= sequence:
+        if attempt is None:
+            return
+        attempt.stored = sequence
+        while attempt.chunks and attempt.chunks[0].sequence <= sequence:
             attempt.chunks.popleft()
 
     def close(self, fence: Fence) -> None:
@@ -62,9 +68,11 @@ class LiveOutput:
             self._wake(attempt)
 
     def after(self, task_id: str, number: int, sequence: int) -> tuple[Chunk, ...]:
-        """What is not stored yet, above a sequence."""
+        """What follows on a sequence and is not known to be stored. Nothing where what comes next is stored."""
         attempt = self._attempts.get((task_id, number))
-        return tuple(chunk for chunk in attempt.chunks if chunk.sequence > sequence) if attempt is not None else ()
+        if attempt is None or not attempt.chunks or attempt.chunks[0].sequence > sequence + 1:
+            return ()
+        return tuple(chunk for chunk in attempt.chunks if chunk.sequence > sequence)
 
     def more(self, task_id: str, number: int) -> asyncio.Future[None] | None:
         """Done as soon as there is more, or the attempt is over. None where it is not open. To be taken before looking,

@@ -47,8 +47,10 @@ async def _hold(store: Store, fleet: Fleet, live: LiveOutput, task: Task) -> Non
         executor = Executor(state.executor_id, state.executor_id, {}, {})
         fleet.put(executor)
     fence = Fence(store.generation, task.id, task.attempt)
-    spec = await store.spec(task.id, task.revision)
-    hold = Hold(task.id, task.name, task.requirement, fence, stop_grace=spec.grace if state.stop else None)
+    attempt = await store.attempt(task.id, task.attempt)
+    assert attempt is not None, "a claim writes both"
+    spec = await store.spec(task.id, attempt.revision)
+    hold = Hold(task.id, task.name, task.requirement, fence, grace=spec.grace, stop_requested=state.stop is not None)
     fleet.reserve(executor, hold)
     live.open(fence, await store.highest_output(task.id, task.attempt))
 

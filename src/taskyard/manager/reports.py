@@ -16,13 +16,15 @@ import structlog
 from taskyard.errors import ProtocolError
 from taskyard.link.base import Link
 from taskyard.manager.dispatcher import Dispatcher
-from taskyard.manager.fleet import Fleet
+from taskyard.manager.fleet import Executor, Fleet
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.metrics import Metrics
 from taskyard.protocol.messages import (
     Acknowledge,
     AcknowledgeOutput,
+    Draining,
     Finished,
+    Heartbeat,
     ManagerMessage,
     Output,
     Rejected,
@@ -30,8 +32,8 @@ from taskyard.protocol.messages import (
     Stopped,
 )
 from taskyard.store.base import STALE, Removed, Stale, Store
-from taskyard.task.model import Created, Fence, Task
-from taskyard.task.state import Began, Ended, Event, Lost, Missing, Released, StopConfirmed, event_name
+from taskyard.task.model import Fence, Task
+from taskyard.task.state import Began, Ended, Event, Released, StopConfirmed, event_name
 
 log = structlog.get_logger()
 
@@ -61,6 +63,16 @@ class Reports:
         self._metrics = metrics
         self._wall = wall
 
+    def heartbeat(self, executor: Executor, message: Heartbeat) -> None:
+        executor.usage = message.usage
+        executor.last_heard = self._wall()
+
+    def draining(self, executor: Executor, message: Draining) -> None:
+        """The executor takes no new attempts, or takes them again."""
+        executor.leaving = message.draining
+        self._fleet.refresh(executor)
+        self._dispatcher.dispatch()
+
     def started(self, executor_id: str, message: Started) -> Followup | None:
         if not self._is_own(executor_id, message.fence, "started"):
             return None
@@ -74,18 +86,15 @@ class Reports:
         if not self._is_own(executor_id, fence, "output"):
             link.send(AcknowledgeOutput(fence=fence, sequence=message.chunks[-1].sequence))
             return None
-        if self._live.publish(fence, message.chunks) is None:
-            raise ProtocolError(f"output of task {fence.task_id} has a gap after {self._live.highest(fence)}")
+        if not self._live.publish(fence, message.chunks):
+            raise ProtocolError(f"task {fence.task_id}: chunks are missing before chunk {message.chunks[0].sequence}")
         return self._store_output(fence, message, link, self._store.append_output(fence, message.chunks))
 
     def finished(self, executor_id: str, message: Finished, link: Link[ManagerMessage]) -> Followup | None:
-        """Raises ``ProtocolError`` where not all of the attempt's output has come."""
         fence, outcome = message.fence, message.outcome
         if not self._is_own(executor_id, fence, "finished"):
             link.send(Acknowledge(fence=fence, discarded=True))
             return None
-        if outcome.last_sequence > self._live.highest(fence):
-            raise ProtocolError(f"task {fence.task_id} is said to be over, but its output is not all here")
         answer = self._store.report(fence, Ended(outcome=outcome), self._wall(), random.random())
         return self._finish(message, link, answer)
 
@@ -98,31 +107,20 @@ class Reports:
     def stopped(self, executor_id: str, message: Stopped) -> Followup | None:
         """The answer to a ``Kill`` is about an attempt that is not ours any more, and needs nothing."""
         hold = self._fleet.hold(message.fence)
-        if hold is None or hold.stop_grace is None or not self._is_own(executor_id, message.fence, "stopped"):
+        if hold is None or not hold.stop_requested or not self._is_own(executor_id, message.fence, "stopped"):
             return None
         return self._report(message.fence, StopConfirmed())
 
-    def missing(self, fence: Fence) -> Followup:
-        """The executor came back without the attempt."""
-        return self._give_up(fence, Missing())
-
-    def lost(self, fence: Fence) -> Followup:
-        """The executor's lease is over."""
-        return self._give_up(fence, Lost())
-
-    def _give_up(self, fence: Fence, event: Event) -> Followup:
-        hold = self._fleet.hold(fence)
-        assert hold is not None
-        hold.given_up = True
-        log.warning("attempt_given_up", **_ids(fence), reason=event_name(event))
-        return self._report(fence, event)
-
     def _report(self, fence: Fence, event: Event) -> Followup:
         answer = self._store.report(fence, event, self._wall(), random.random())
-        return self._settle_answer(fence, event_name(event), answer)
+        return self._settle(fence, event_name(event), answer)
 
-    async def _settle_answer(self, fence: Fence, report: str, answer: Awaitable[Task | Removed | Stale]) -> None:
-        self._settle(fence, report, await answer)
+    async def _settle(self, fence: Fence, report: str, answer: Awaitable[Task | Removed | Stale]) -> None:
+        result = await answer
+        if result is STALE:
+            self._count_stale(fence, report)
+        else:
+            self._dispatcher.settle(fence, result)
 
     async def _store_output(
         self, fence: Fence, message: Output, link: Link[ManagerMessage], answer: Awaitable[int | Stale]
@@ -131,7 +129,8 @@ class Reports:
         if stored is STALE:
             self._count_stale(fence, "output")
             stored = message.chunks[-1].sequence
-        self._live.stored(fence, stored)
+        else:
+            self._live.committed(fence, stored)
         link.send(AcknowledgeOutput(fence=fence, sequence=stored))
 
     async def _finish(
@@ -140,27 +139,13 @@ class Reports:
         fence, outcome = message.fence, message.outcome
         result = await answer
         link.send(Acknowledge(fence=fence, discarded=result is STALE))
-        if result is not STALE:
-            ending = "stopped" if outcome.stopped else (outcome.reason or "finished")
-            self._metrics.attempts.labels(outcome=str(ending)).inc()
-            log.info("attempt_ended", **_ids(fence), outcome=str(ending), exit_code=outcome.exit_code)
-        self._settle(fence, "finished", result)
-
-    def _settle(self, fence: Fence, report: str, result: Task | Removed | Stale) -> None:
-        """Do what follows from a transition: free the room of an attempt that is over, and let the next one have it."""
         if result is STALE:
-            self._count_stale(fence, report)
+            self._count_stale(fence, "finished")
             return
-        task = result.task if isinstance(result, Removed) else result
-        if isinstance(result, Task) and task.is_open:
-            return
-        self._live.close(fence)
-        if self._fleet.hold(fence) is not None:
-            self._fleet.release(fence.task_id)
-        if isinstance(result, Task) and isinstance(task.state, Created):
-            self._dispatcher.enqueue(task)
-        else:
-            self._dispatcher.dispatch()
+        ending = "stopped" if outcome.stopped else (outcome.reason or "finished")
+        self._metrics.attempts.labels(outcome=str(ending)).inc()
+        log.info("attempt_ended", **_ids(fence), outcome=str(ending), exit_code=outcome.exit_code)
+        self._dispatcher.settle(fence, result)
 
     def _is_own(self, executor_id: str, fence: Fence, report: str) -> bool:
         if self._fleet.runs(executor_id, fence):

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, assert_never, cast
 
-from taskyard.errors import InvalidInput, NotFound, StoreError, Unavailable
+from taskyard.errors import InvalidInput, NotFound, Unavailable
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Fleet
+from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.metrics import Metrics
-from taskyard.manager.nodes import ExecutorLinks
 from taskyard.manager.scheduler import Queue
 from taskyard.manager.views import Views, view_of
 from taskyard.protocol.messages import (
@@ -47,7 +47,7 @@ from taskyard.protocol.messages import (
 )
 from taskyard.protocol.messages import Stop as StopMessage
 from taskyard.store.base import Removed, Store
-from taskyard.task.model import Created, Task
+from taskyard.task.model import Created, Fence, Task
 from taskyard.task.state import Delete, Rerun, Start, Stop
 
 A = TypeVar("A")
@@ -181,7 +181,7 @@ class RequestHandler:
     async def _stop(self, request: StopTask) -> Task:
         task_id = await self._store.resolve(request.task)
         task = self._present(await self._store.request(task_id, Stop(), self._wall()))
-        await self._follow_stop(task)
+        self._follow_stop(task)
         return task
 
     async def _start(self, request: StartTask) -> Task:
@@ -197,7 +197,7 @@ class RequestHandler:
         if isinstance(task.state, Created):
             self._dispatcher.enqueue(task)
         else:
-            await self._follow_stop(task)
+            self._follow_stop(task)
         return task
 
     async def _delete(self, request: DeleteTask) -> Deleted:
@@ -206,20 +206,17 @@ class RequestHandler:
         if isinstance(result, Removed):
             self._queue.remove(task_id)
         else:
-            await self._follow_stop(result)
+            self._follow_stop(result)
         return Deleted(task_id=task_id)
 
-    async def _follow_stop(self, task: Task) -> None:
-        """Tell the executor, where an attempt is open; else the task waits no more."""
+    def _follow_stop(self, task: Task) -> None:
+        """The task waits no more; where an attempt of it is open, its executor is told."""
         self._queue.remove(task.id)
-        executor = self._fleet.holder(task.id)
-        if not task.is_open or executor is None:
-            return
-        grace = (await self._store.spec(task.id, max(1, task.revision))).grace
-        hold = executor.holds.get(task.id)
-        if hold is not None and hold.fence is not None and hold.fence.attempt == task.attempt:
-            hold.stop_grace = grace
-            self._links.send(executor.executor_id, StopMessage(fence=hold.fence, grace=grace))
+        fence = Fence(self._store.generation, task.id, task.attempt)
+        executor, hold = self._fleet.holder(task.id), self._fleet.hold(fence)
+        if executor is not None and hold is not None:
+            hold.stop_requested = True
+            self._links.send(executor.executor_id, StopMessage(fence=fence, grace=hold.grace))
 
     async def _drain(self, request: DrainExecutor) -> ExecutorView:
         executor = self._fleet.find(request.executor)
@@ -239,10 +236,8 @@ class RequestHandler:
 
 
 async def _outcome(write: Coroutine[Any, Any, A]) -> A | Exception:
-    """An error of the store ends the manager; any other is its caller's, who may not be there any more."""
+    """An error is its caller's, who may not be there any more."""
     try:
         return await write
-    except StoreError:
-        raise
     except Exception as error:
         return error

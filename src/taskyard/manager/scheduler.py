@@ -2,7 +2,7 @@
 
 Tasks wait by what they require: those of one requirement in one line, by priority, then age. Among the heads of all lines
 the first in priority and age is placed; where no executor has room for a requirement its whole line is passed over, so a
-task that nothing can run never blocks those behind it, and a round costs no more than the lines and the placements.
+task that nothing can run never blocks those behind it, and a round looks at no more than the lines and the placements.
 """
 
 from __future__ import annotations
@@ -12,24 +12,28 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from taskyard.manager.fleet import Executor, Fleet, Hold
-from taskyard.protocol.messages import Obstacle
+from taskyard.protocol.messages import Obstacle, Submission
 from taskyard.store.base import Placement
-from taskyard.task.model import Created, Requirement, Task
+from taskyard.task.model import Created, Requirement, Task, requirement_of
 
 Rank = tuple[int, int]
+Entry = tuple[Rank, int, str]
+
+#: Outdated entries that may lie in the heaps, beyond as many as there are tasks that wait.
+MOST_OUTDATED = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the queue keeps of a waiting task."""
+    """What the queue keeps of a waiting task. ``order`` and ``version`` are 0 for one that is being submitted."""
 
     task_id: str
     name: str
     requirement: Requirement
     priority: int
-    order: int
-    version: int
-    not_before: float
+    order: int = 0
+    version: int = 0
+    not_before: float = 0.0
 
     @property
     def rank(self) -> Rank:
@@ -37,13 +41,29 @@ class Waiting:
         return (-self.priority, self.order)
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A task, its executor, and the room that was reserved there."""
+
+    waiting: Waiting
+    executor: Executor
+    hold: Hold
+
+    @property
+    def placement(self) -> Placement:
+        waiting, executor = self.waiting, self.executor
+        return Placement(waiting.task_id, executor.executor_id, executor.name, waiting.version)
+
+
 class Queue:
-    """The waiting tasks. Lines and the row of the deferred are heaps whose outdated entries are dropped when met."""
+    """The waiting tasks. Lines and the row of the deferred are heaps. An entry whose task has gone or changed since is
+    outdated; it is dropped when it is met, or when there are too many of them."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, Waiting] = {}
-        self._lines: dict[Requirement, list[tuple[Rank, int, str]]] = {}
+        self._lines: dict[Requirement, list[Entry]] = {}
         self._deferred: list[tuple[float, int, str]] = []
+        self._outdated = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -68,18 +88,22 @@ class Queue:
         )
 
     def defer(self, waiting: Waiting, not_before: float) -> None:
-        """Put back a task whose claim could not be committed."""
+        """Put back a task that was placed, because its claim could not be committed."""
         self._waiting[waiting.task_id] = waiting
         heapq.heappush(self._deferred, (not_before, waiting.version, waiting.task_id))
 
     def remove(self, task_id: str) -> None:
         """The task waits no more. No error where it did not."""
-        self._waiting.pop(task_id, None)
+        if self._waiting.pop(task_id, None) is not None:
+            self._outdated += 1
+            if self._outdated > len(self._waiting) + MOST_OUTDATED:
+                self._tidy()
 
     def next_due(self) -> float | None:
         """When the first deferred task may run."""
         while self._deferred and self._current(*self._deferred[0][1:]) is None:
             heapq.heappop(self._deferred)
+            self._outdated -= 1
         return self._deferred[0][0] if self._deferred else None
 
     def position(self, task_id: str) -> int | None:
@@ -89,10 +113,10 @@ class Queue:
             return None
         return 1 + sum(other.rank < own.rank for other in self._waiting.values())
 
-    def place(self, fleet: Fleet, now: float) -> list[tuple[Waiting, Executor]]:
+    def place(self, fleet: Fleet, now: float) -> list[Placed]:
         """Take from the queue what can run now, and reserve its room."""
         self._admit_due(now)
-        placed: list[tuple[Waiting, Executor]] = []
+        placed: list[Placed] = []
         heads = list(self._heads()) if fleet.has_room else []
         heapq.heapify(heads)
         while heads and fleet.has_room:
@@ -100,14 +124,33 @@ class Queue:
             executor = fleet.pick(waiting.requirement)
             if executor is None:
                 continue
-            fleet.reserve(executor, Hold(waiting.task_id, waiting.name, waiting.requirement))
-            self.remove(waiting.task_id)
-            placed.append((waiting, executor))
+            placed.append(_reserve(fleet, executor, waiting))
+            heapq.heappop(self._lines[waiting.requirement])
+            del self._waiting[waiting.task_id]
             if (head := self._head(waiting.requirement)) is not None:
                 heapq.heappush(heads, (head.rank, head))
         return placed
 
+    def place_new(self, fleet: Fleet, items: Iterable[Submission]) -> list[Placed]:
+        """Reserve room for tasks that are being submitted. To be called when the queue has just been placed: what still
+        waits then has no use for the room that is left. None for a task that is known already: its submission is repeated."""
+        placed: list[Placed] = []
+        passed_over: set[Requirement] = set()
+        for item in sorted(items, key=lambda item: -item.spec.priority):
+            if not fleet.has_room:
+                break
+            requirement = requirement_of(item.spec)
+            if item.task_id in self or fleet.holder(item.task_id) is not None or requirement in passed_over:
+                continue
+            if (executor := fleet.pick(requirement)) is None:
+                passed_over.add(requirement)
+                continue
+            waiting = Waiting(item.task_id, item.name, requirement, item.spec.priority)
+            placed.append(_reserve(fleet, executor, waiting))
+        return placed
+
     def _add(self, waiting: Waiting, now: float) -> None:
+        self.remove(waiting.task_id)
         self._waiting[waiting.task_id] = waiting
         if waiting.not_before > now:
             heapq.heappush(self._deferred, (waiting.not_before, waiting.version, waiting.task_id))
@@ -135,6 +178,7 @@ class Queue:
             if (waiting := self._current(version, task_id)) is not None:
                 return waiting
             heapq.heappop(line)
+            self._outdated -= 1
         self._lines.pop(requirement, None)
         return None
 
@@ -142,18 +186,23 @@ class Queue:
         waiting = self._waiting.get(task_id)
         return waiting if waiting is not None and waiting.version == version else None
 
+    def _tidy(self) -> None:
+        """Drop every outdated entry."""
+        for requirement, line in list(self._lines.items()):
+            if current := [entry for entry in line if self._current(*entry[1:])]:
+                heapq.heapify(current)
+                self._lines[requirement] = current
+            else:
+                del self._lines[requirement]
+        self._deferred = [entry for entry in self._deferred if self._current(*entry[1:])]
+        heapq.heapify(self._deferred)
+        self._outdated = 0
 
-def place_new(fleet: Fleet, tasks: Iterable[tuple[str, str, Requirement, int]]) -> list[Placement]:
-    """Room for tasks that are being submitted, given as (id, name, requirement, priority) in their order. To be called when
-    the queue has just been placed: what still waits then has no use for the room that is left."""
-    placements: list[Placement] = []
-    for task_id, name, requirement, _ in sorted(tasks, key=lambda task: -task[3]):
-        if not fleet.has_room:
-            break
-        if (executor := fleet.pick(requirement)) is not None:
-            fleet.reserve(executor, Hold(task_id, name, requirement))
-            placements.append(Placement(task_id, executor.executor_id, executor.name))
-    return placements
+
+def _reserve(fleet: Fleet, executor: Executor, waiting: Waiting) -> Placed:
+    hold = Hold(waiting.task_id, waiting.name, waiting.requirement)
+    fleet.reserve(executor, hold)
+    return Placed(waiting, executor, hold)
 
 
 def explain(fleet: Fleet, requirement: Requirement) -> tuple[Obstacle, ...]:

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 import structlog
 
-from taskyard.errors import StorageFull
 from taskyard.link.clock import now as boottime
 from taskyard.link.serve import serve
 from taskyard.manager.apis import ApiServers
+from taskyard.manager.clearing import keep_clear
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Executor, Fleet
+from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.metrics import Metrics
-from taskyard.manager.nodes import ExecutorLinks, Nodes
+from taskyard.manager.nodes import Nodes
 from taskyard.manager.recovery import recover
 from taskyard.manager.reports import Reports
 from taskyard.manager.requests import Repositories, RequestHandler
@@ -31,10 +32,6 @@ from taskyard.store.sqlite import SqliteStore
 from taskyard.tokens import TokenGate
 
 log = structlog.get_logger()
-
-#: Seconds between two clearings of what is too old, and the tasks that go in one commit.
-CLEARING_INTERVAL = 600.0
-CLEARED_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +59,23 @@ class Manager:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         store = await SqliteStore.open(path, commit_bytes=self._settings.commit_bytes)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                parts = _Parts(self._settings, self._gate, store, tasks)
-                await recover(store, parts.fleet, parts.queue, parts.live, time.time(), parts.expect)
-                async with AsyncExitStack() as servers:
-                    running = await parts.listen(servers, listen_for_apis=listen_for_apis)
-                    keepers = [tasks.create_task(_clear(store, self._settings)), tasks.create_task(_watch(store))]
-                    parts.dispatcher.dispatch()
+            # Two groups, so that what the sessions have begun can be followed to its end: when the outer one is cancelled,
+            # the servers are closed first, and the inner group after them.
+            async with asyncio.TaskGroup() as keepers:
+                watching = keepers.create_task(_watch(store))
+                async with asyncio.TaskGroup() as tasks:
+                    parts = _Parts(self._settings, self._gate, store, tasks)
+                    clearing = keepers.create_task(keep_clear(store, parts.fleet, self._settings, time.time))
                     try:
-                        yield running
+                        await recover(store, parts.fleet, parts.queue, parts.live, time.time(), parts.expect)
+                        async with AsyncExitStack() as servers:
+                            running = await parts.listen(servers, listen_for_apis=listen_for_apis)
+                            parts.dispatcher.dispatch()
+                            yield running
                     finally:
-                        for keeper in keepers:
-                            keeper.cancel()
-                parts.close()
+                        parts.close()
+                        clearing.cancel()
+                watching.cancel()
         except BaseExceptionGroup as group:
             raise _cause(group) from group
         finally:
@@ -97,7 +98,7 @@ class _Parts:
             fleet=self.fleet,
             queue=self.queue,
             live=self.live,
-            outbox=links,
+            links=links,
             repositories=repositories.addresses,
             metrics=metrics,
             wall=time.time,
@@ -192,18 +193,6 @@ class _Parts:
         """Stop the timers: nothing new begins."""
         self.nodes.close()
         self.dispatcher.close()
-
-
-async def _clear(store: Store, settings: ManagerSettings) -> None:
-    """Delete what is older than its retention, a little at a time."""
-    while True:
-        now = time.time()
-        try:
-            while await store.expire(now - settings.key_retention, now - settings.retention, CLEARED_AT_ONCE):
-                pass
-        except StorageFull as error:
-            log.warning("not_cleared", reason=error.message)
-        await asyncio.sleep(CLEARING_INTERVAL)
 
 
 async def _watch(store: SqliteStore) -> None:

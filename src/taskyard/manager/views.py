@@ -33,8 +33,9 @@ from taskyard.protocol.messages import (
 from taskyard.store.base import Store
 from taskyard.task.model import Chunk, Created, Spec, StateName, Task
 
-#: Bytes of one page of output and tasks of one page at most, whatever is asked for.
+#: Bytes and chunks of one page of output, and tasks of one page at most, whatever is asked for.
 MOST_OUTPUT = 4 << 20
+MOST_CHUNKS = 10_000
 MOST_TASKS = 1000
 
 
@@ -99,36 +100,44 @@ class Views:
                 raise NotFound(f"task {task.name!r} has had {task.attempt} attempts: there is no attempt {number}")
             waiter = self._live.more(task_id, number)
             try:
-                page = await self._read(task_id, number, request)
+                page = await self._read(task, number, request)
                 remaining = deadline - _monotonic()
                 if page.chunks or page.complete or remaining <= 0:
                     return page
                 if waiter is not None:
                     await asyncio.wait([waiter], timeout=remaining)
-                elif task.has_ended or not await self._store.changed(task_id, task.version, remaining):
+                elif not await self._store.changed(task_id, task.version, remaining):
                     return page
             finally:
                 if waiter is not None:
                     self._live.give_up(task_id, number, waiter)
 
-    async def _read(self, task_id: str, number: int, request: ReadOutput) -> OutputPage:
+    async def _read(self, task: Task, number: int, request: ReadOutput) -> OutputPage:
+        """What is stored, then what is shown before its commit: where it follows on what was read, nothing is skipped."""
         limit = max(1, min(request.limit, MOST_OUTPUT))
-        attempt = await self._store.attempt(task_id, number) if number else None
-        over = attempt is not None and attempt.outcome is not None
-        pending = self._live.after(task_id, number, request.after)
-        if pending and pending[0].sequence == request.after + 1:
-            chunks: tuple[Chunk, ...] = ()
-            last = request.after
-        else:
-            read = await self._store.output(task_id, number, request.after, limit, request.stream)
-            chunks = read.chunks
-            full = sum(len(chunk.data) for chunk in chunks) >= limit
-            last = chunks[-1].sequence if full else max(read.stored, request.after)
-        pending = self._live.after(task_id, number, last)
-        if pending and pending[0].sequence == last + 1:
-            wanted = [chunk for chunk in pending if request.stream in (None, chunk.stream)]
-            chunks = (*chunks, *_first(wanted, limit - sum(len(chunk.data) for chunk in chunks)))
-        return OutputPage(attempt=number, chunks=chunks, complete=over and not chunks)
+        over = await self._is_over(task, number)
+        chunks: list[Chunk] = []
+        through = request.after
+        if not self._live.after(task.id, number, through):
+            read = await self._store.output(task.id, number, through, limit, request.stream)
+            chunks += read.chunks
+            through = max(through, read.through)
+        left = limit - sum(len(chunk.data) for chunk in chunks)
+        for chunk in self._live.after(task.id, number, through):
+            if request.stream not in (None, chunk.stream):
+                continue
+            if chunks and (len(chunk.data) > left or len(chunks) >= MOST_CHUNKS):
+                break
+            chunks.append(chunk)
+            left -= len(chunk.data)
+        return OutputPage(attempt=number, chunks=tuple(chunks), complete=over and not chunks)
+
+    async def _is_over(self, task: Task, number: int) -> bool:
+        """Whether nothing will be added to the output of an attempt; number 0 is that of a task that had none."""
+        if not number:
+            return task.has_ended
+        attempt = await self._store.attempt(task.id, number)
+        return attempt is not None and attempt.outcome is not None
 
     async def events(self, request: ListEvents) -> Events:
         task_id = await self._store.resolve(request.task)
@@ -215,17 +224,6 @@ def view_of(executor: Executor) -> ExecutorView:
         last_heard=executor.last_heard,
         running=tuple(held),
     )
-
-
-def _first(chunks: list[Chunk], limit: int) -> list[Chunk]:
-    """As many as fit in ``limit`` bytes, but one at least."""
-    taken: list[Chunk] = []
-    for chunk in chunks:
-        if taken and limit < len(chunk.data):
-            break
-        taken.append(chunk)
-        limit -= len(chunk.data)
-    return taken
 
 
 def _monotonic() -> float:

@@ -72,8 +72,11 @@ class Removed(msgspec.Struct, frozen=True):
 
 
 class OutputRead(msgspec.Struct, frozen=True):
+    """``through`` is how far was looked: what was asked for and has a sequence up to it is in ``chunks``. Where nothing was
+    left out it is the highest sequence stored, whatever its stream."""
+
     chunks: tuple[Chunk, ...]
-    stored: int
+    through: int
 
 
 class ExecutorRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +115,8 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def report(self, fence: Fence, event: Event, now: float, jitter: float = 0.0) -> Awaitable[Task | Removed | Stale]:
-        """Apply what became of an attempt: ``Began``, ``Ended``, ``Lost``, ``Missing``, ``Released``, ``StopConfirmed``."""
+        """Apply what became of an attempt: ``Began``, ``Ended``, ``Lost``, ``Missing``, ``Released``, ``StopConfirmed``.
+        ``InvalidInput`` where the attempt is said to have ended, and not all of its output is stored."""
 
     @abc.abstractmethod
     def request(self, task_id: str, event: Event, now: float) -> Awaitable[Task | Removed]:
@@ -135,8 +139,12 @@ class Store(abc.ABC):
         """Remember that an executor is to take no new attempts, or takes them again."""
 
     @abc.abstractmethod
+    def forget_executors(self, executor_ids: Sequence[str]) -> Awaitable[None]:
+        """Forget executors that are gone. No error for one that is not there."""
+
+    @abc.abstractmethod
     def expire(self, keys_before: float, ended_before: float, limit: int) -> Awaitable[int]:
-        """Delete idempotency keys and ended tasks that are older, ``limit`` at most. How many tasks went."""
+        """Delete idempotency keys and ended tasks that are older, ``limit`` of each at most. How many rows went."""
 
     # --- reads: never older than the last write that was acknowledged ------------------------------------------------
 
@@ -176,8 +184,7 @@ class Store(abc.ABC):
     async def output(
         self, task_id: str, attempt: int, after: int, limit: int, stream: Stream | None = None
     ) -> OutputRead:
-        """Chunks with a sequence above ``after``, about ``limit`` bytes of them and at least one; and the highest sequence
-        stored of that attempt, whatever its stream."""
+        """Chunks with a sequence above ``after``, about ``limit`` bytes of them, and at least one if there is any."""
 
     @abc.abstractmethod
     async def highest_output(self, task_id: str, attempt: int) -> int:

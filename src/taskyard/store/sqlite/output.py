@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from taskyard.errors import InvalidInput
-from taskyard.store.base import STALE, Stale
+from taskyard.store.base import STALE, OutputRead, Stale
 from taskyard.store.sqlite import rows
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.transitions import present
 from taskyard.task.model import Chunk, Fence, Stream
+
+#: Chunks of one read, however short they are.
+MOST_CHUNKS = 10_000
 
 
 def append(database: Database, generation: str, fence: Fence, chunks: Sequence[Chunk]) -> int | Stale:
@@ -55,19 +58,20 @@ def highest(database: Database, task_id: str, attempt: int) -> int:
 
 
 def read(
-    database: Database, task_id: str, attempt: int, after: int, limit: int, stream: Stream | None
-) -> tuple[Chunk, ...]:
-    """The chunks that :meth:`taskyard.store.base.Store.output` gives."""
+    database: Database, task_id: str, attempt: int, after: int, limit: int, stream: Stream | None, stored: int
+) -> OutputRead:
+    """See :meth:`taskyard.store.base.Store.output`. ``stored`` is the highest sequence, as it was before this was called:
+    who goes on after it, having got no chunk of its stream, must not skip one that comes now."""
     chunks: list[Chunk] = []
     left = limit
     with closing(database.each("output", task_id=task_id, attempt=attempt, after=after, stream=stream)) as found:
         for row in found:
             chunk = rows.chunk_from(row)
-            if chunks and len(chunk.data) > left:
-                break
+            if chunks and (len(chunk.data) > left or len(chunks) == MOST_CHUNKS):
+                return OutputRead(tuple(chunks), chunk.sequence - 1)
             chunks.append(chunk)
             left -= len(chunk.data)
-    return tuple(chunks)
+    return OutputRead(tuple(chunks), max(stored, chunks[-1].sequence) if chunks else stored)
 
 
 def _count(row: rows.Row | None) -> int:

@@ -193,5 +193,8 @@ ON CONFLICT (id) DO UPDATE SET
 -- name: drain_executor
 UPDATE executors SET draining = :draining WHERE id = :id;
 
+-- name: forget_executor
+DELETE FROM executors WHERE id = :id;
+
 -- name: executors
 SELECT id, name, labels, capacity, draining, last_heard FROM executors ORDER BY name, id;

@@ -97,6 +97,9 @@ class SqliteStore(Store):
     def drain_executor(self, executor_id: str, draining: bool) -> Awaitable[None]:
         return self._write(0, upkeep.drain_executor, executor_id, draining)
 
+    def forget_executors(self, executor_ids: Sequence[str]) -> Awaitable[None]:
+        return self._write(0, upkeep.forget_executors, executor_ids)
+
     def expire(self, keys_before: float, ended_before: float, limit: int) -> Awaitable[int]:
         return self._write(0, upkeep.expire, keys_before, ended_before, limit)
 
@@ -132,15 +135,10 @@ class SqliteStore(Store):
     async def output(
         self, task_id: str, attempt: int, after: int, limit: int, stream: Stream | None = None
     ) -> OutputRead:
-        # Read before the chunks: who goes on after it, having got no chunk of its stream, must not skip one that comes now.
         stored = self._readers.here(output.highest, task_id, attempt)
-        few = stored - after <= FEW_CHUNKS
-        chunks = (
-            self._readers.here(output.read, task_id, attempt, after, limit, stream)
-            if few
-            else await self._readers.aside(output.read, task_id, attempt, after, limit, stream)
-        )
-        return OutputRead(chunks, stored)
+        if stored - after <= FEW_CHUNKS:
+            return self._readers.here(output.read, task_id, attempt, after, limit, stream, stored)
+        return await self._readers.aside(output.read, task_id, attempt, after, limit, stream, stored)
 
     async def highest_output(self, task_id: str, attempt: int) -> int:
         return self._readers.here(output.highest, task_id, attempt)

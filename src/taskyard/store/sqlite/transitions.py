@@ -11,7 +11,7 @@ from typing import assert_never
 
 import msgspec
 
-from taskyard.errors import IllegalTransition, NotFound, WrongState
+from taskyard.errors import IllegalTransition, InvalidInput, NotFound, WrongState
 from taskyard.store.base import STALE, Claimed, Placement, Removed, Stale
 from taskyard.store.sqlite import rows
 from taskyard.store.sqlite.database import Database
@@ -88,10 +88,21 @@ def report(
     task = present(database, generation, fence)
     if task is None:
         return STALE
+    if isinstance(event, Ended):
+        _refuse_without_output(database, task, event.outcome)
     after = change(database, task, event, Moment(now=now, jitter=jitter))
     if isinstance(after, Task):
         _note_attempt(database, task, event, now)
     return after
+
+
+def _refuse_without_output(database: Database, task: Task, outcome: Outcome) -> None:
+    row = database.one("stored_of_ordinal", task=task.order, attempt=task.attempt)
+    if row is None or row[0] < outcome.last_sequence:
+        raise InvalidInput(
+            f"attempt {task.attempt} of task {task.id} has ended with chunk {outcome.last_sequence} of its output, "
+            "but not all of it is stored"
+        )
 
 
 def present(database: Database, generation: str, fence: Fence) -> Task | None:

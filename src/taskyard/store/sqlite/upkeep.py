@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from taskyard.errors import NotFound
 from taskyard.store.base import ExecutorRow
 from taskyard.store.sqlite import rows
@@ -28,10 +30,15 @@ def drain_executor(database: Database, executor_id: str, draining: bool) -> None
         raise NotFound(f"there is no executor {executor_id!r}")
 
 
+def forget_executors(database: Database, executor_ids: Sequence[str]) -> None:
+    """See :meth:`taskyard.store.base.Store.forget_executors`."""
+    database.run_many("forget_executor", ({"id": executor_id} for executor_id in executor_ids))
+
+
 def expire(database: Database, keys_before: float, ended_before: float, limit: int) -> int:
     """See :meth:`taskyard.store.base.Store.expire`."""
-    database.run("expire_keys", before=keys_before, limit=limit)
+    keys = database.run("expire_keys", before=keys_before, limit=limit)
     old = [rows.task_from(row) for row in database.all("ended_tasks", before=ended_before, limit=limit)]
     for task in old:
         remove(database, task)
-    return len(old)
+    return keys + len(old)
