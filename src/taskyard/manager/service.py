@@ -1,4 +1,4 @@
-"""Builds the parts of the Service Manager and runs them."""
+"""Runs the Service Manager: store, parts, links."""
 
 from __future__ import annotations
 
@@ -7,31 +7,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
-import structlog
-
-from taskyard.link.clock import now as boottime
 from taskyard.link.serve import serve
-from taskyard.manager.apis import ApiServers
 from taskyard.manager.clearing import keep_clear
-from taskyard.manager.dispatcher import Dispatcher
-from taskyard.manager.fleet import Executor, Fleet
-from taskyard.manager.links import ExecutorLinks
-from taskyard.manager.live import LiveOutput
-from taskyard.manager.metrics import Metrics
-from taskyard.manager.nodes import Nodes
-from taskyard.manager.recovery import recover
-from taskyard.manager.reports import Reports
-from taskyard.manager.requests import Repositories, RequestHandler
-from taskyard.manager.scheduler import Queue
-from taskyard.manager.views import Views
+from taskyard.manager.parts import Parts
+from taskyard.manager.requests import RequestHandler
 from taskyard.protocol.codec import manager_api_codec, manager_executor_codec
 from taskyard.settings import ManagerSettings
-from taskyard.store.base import Store
 from taskyard.store.sqlite import SqliteStore
 from taskyard.tokens import TokenGate
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,135 +49,56 @@ class Manager:
             async with asyncio.TaskGroup() as keepers:
                 watching = keepers.create_task(_watch(store))
                 async with asyncio.TaskGroup() as tasks:
-                    parts = _Parts(self._settings, self._gate, store, tasks)
+                    parts = Parts(self._settings, self._gate, store, tasks)
                     clearing = keepers.create_task(keep_clear(store, parts.fleet, self._settings, time.time))
                     try:
-                        await recover(store, parts.fleet, parts.queue, parts.live, time.time(), parts.expect)
+                        await parts.recover()
                         async with AsyncExitStack() as servers:
-                            running = await parts.listen(servers, listen_for_apis=listen_for_apis)
+                            running = await _listen(parts, servers, self._settings, for_apis=listen_for_apis)
                             parts.dispatcher.dispatch()
                             yield running
                     finally:
                         parts.close()
-                        clearing.cancel()
                 watching.cancel()
+                clearing.cancel()
         except BaseExceptionGroup as group:
             raise _cause(group) from group
         finally:
             await store.close()
 
 
-class _Parts:
-    """The manager's parts, wired."""
-
-    def __init__(self, settings: ManagerSettings, gate: TokenGate, store: Store, tasks: asyncio.TaskGroup) -> None:
-        self._settings = settings
-        self.fleet = Fleet()
-        self.queue = Queue()
-        self.live = LiveOutput()
-        metrics = Metrics(self.queue, self.fleet)
-        links = ExecutorLinks()
-        repositories = Repositories()
-        self.dispatcher = Dispatcher(
-            store=store,
-            fleet=self.fleet,
-            queue=self.queue,
-            live=self.live,
-            links=links,
-            repositories=repositories.addresses,
-            metrics=metrics,
-            wall=time.time,
-            tasks=tasks,
+async def _listen(
+    parts: Parts, servers: AsyncExitStack, settings: ManagerSettings, *, for_apis: bool
+) -> RunningManager:
+    """Open the ports."""
+    limits: dict[str, Any] = {
+        "handshake_timeout": settings.handshake_timeout,
+        "max_connections": settings.max_executors,
+        "intervals": parts.nodes.intervals,
+    }
+    executors = await servers.enter_async_context(
+        serve(
+            settings.host,
+            settings.executor_port,
+            manager_executor_codec(settings.max_executor_frame),
+            parts.nodes.admit,
+            port_setting="TASKYARD_EXECUTOR_PORT or --executor-port",
+            **limits,
         )
-        reports = Reports(
-            store=store,
-            fleet=self.fleet,
-            live=self.live,
-            dispatcher=self.dispatcher,
-            metrics=metrics,
-            wall=time.time,
+    )
+    if not for_apis:
+        return RunningManager(parts.handler, executors.port, None)
+    apis = await servers.enter_async_context(
+        serve(
+            settings.host,
+            settings.api_port,
+            manager_api_codec(settings.max_api_frame),
+            parts.apis.admit,
+            port_setting="TASKYARD_MANAGER_API_PORT or --api-port",
+            **limits,
         )
-        self.nodes = Nodes(
-            settings=settings,
-            gate=gate,
-            store=store,
-            fleet=self.fleet,
-            live=self.live,
-            links=links,
-            dispatcher=self.dispatcher,
-            reports=reports,
-            boottime=boottime,
-            wall=time.time,
-            tasks=tasks,
-        )
-        views = Views(
-            store=store,
-            fleet=self.fleet,
-            queue=self.queue,
-            live=self.live,
-            wall=time.time,
-            max_wait=settings.max_wait,
-        )
-        self.handler = RequestHandler(
-            store=store,
-            fleet=self.fleet,
-            queue=self.queue,
-            dispatcher=self.dispatcher,
-            links=links,
-            views=views,
-            repositories=repositories,
-            metrics=metrics,
-            max_waiting=settings.max_waiting,
-            wall=time.time,
-            tasks=tasks,
-        )
-        self._apis = ApiServers(
-            settings=settings,
-            gate=gate,
-            handler=self.handler,
-            generation=store.generation,
-            tasks=tasks,
-        )
-
-    def expect(self, executor: Executor) -> None:
-        """An executor that held attempts when the last manager ended gets one full lease from now."""
-        self.nodes.start_lease(executor, boottime())
-
-    async def listen(self, servers: AsyncExitStack, *, listen_for_apis: bool) -> RunningManager:
-        """Open the ports."""
-        settings = self._settings
-        for_executors = await servers.enter_async_context(
-            serve(
-                settings.host,
-                settings.executor_port,
-                manager_executor_codec(settings.max_executor_frame),
-                self.nodes.admit,
-                handshake_timeout=settings.handshake_timeout,
-                max_connections=settings.max_executors,
-                intervals=self.nodes.intervals,
-                port_setting="TASKYARD_EXECUTOR_PORT or --executor-port",
-            )
-        )
-        if not listen_for_apis:
-            return RunningManager(self.handler, for_executors.port, None)
-        for_apis = await servers.enter_async_context(
-            serve(
-                settings.host,
-                settings.api_port,
-                manager_api_codec(settings.max_api_frame),
-                self._apis.admit,
-                handshake_timeout=settings.handshake_timeout,
-                max_connections=settings.max_executors,
-                intervals=self.nodes.intervals,
-                port_setting="TASKYARD_MANAGER_API_PORT or --api-port",
-            )
-        )
-        return RunningManager(self.handler, for_executors.port, for_apis.port)
-
-    def close(self) -> None:
-        """Stop the timers: nothing new begins."""
-        self.nodes.close()
-        self.dispatcher.close()
+    )
+    return RunningManager(parts.handler, executors.port, apis.port)
 
 
 async def _watch(store: SqliteStore) -> None:

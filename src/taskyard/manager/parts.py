@@ -1,0 +1,125 @@
+"""The parts of the Service Manager, wired."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from taskyard.link.clock import now as boottime
+from taskyard.manager.apis import ApiServers
+from taskyard.manager.dispatcher import Dispatcher
+from taskyard.manager.fleet import Fleet
+from taskyard.manager.links import ExecutorLinks
+from taskyard.manager.live import LiveOutput
+from taskyard.manager.metrics import Metrics
+from taskyard.manager.nodes import Nodes
+from taskyard.manager.recovery import recover
+from taskyard.manager.reports import Reports
+from taskyard.manager.requests import Repositories, RequestHandler
+from taskyard.manager.scheduler import Queue
+from taskyard.manager.views import Views
+from taskyard.settings import ManagerSettings
+from taskyard.store.base import Store
+from taskyard.tokens import TokenGate
+
+
+class Parts:
+    """``wall`` gives seconds since the epoch, ``boottime`` those of the monotonic clock of leases. ``tasks`` owns whatever
+    goes on in the background."""
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        gate: TokenGate,
+        store: Store,
+        tasks: asyncio.TaskGroup,
+        *,
+        wall: Callable[[], float] = time.time,
+        boottime: Callable[[], float] = boottime,
+    ) -> None:
+        self._store = store
+        self._wall = wall
+        self._boottime = boottime
+        self.fleet = Fleet()
+        self.queue = Queue()
+        self.live = LiveOutput()
+        metrics = Metrics(self.queue, self.fleet)
+        links = ExecutorLinks()
+        repositories = Repositories()
+        self.dispatcher = Dispatcher(
+            store=store,
+            fleet=self.fleet,
+            queue=self.queue,
+            live=self.live,
+            links=links,
+            repositories=repositories.addresses,
+            metrics=metrics,
+            wall=wall,
+            tasks=tasks,
+        )
+        reports = Reports(
+            store=store,
+            fleet=self.fleet,
+            live=self.live,
+            dispatcher=self.dispatcher,
+            metrics=metrics,
+            wall=wall,
+        )
+        self.nodes = Nodes(
+            settings=settings,
+            gate=gate,
+            store=store,
+            fleet=self.fleet,
+            live=self.live,
+            links=links,
+            dispatcher=self.dispatcher,
+            reports=reports,
+            boottime=boottime,
+            wall=wall,
+            tasks=tasks,
+        )
+        views = Views(
+            store=store,
+            fleet=self.fleet,
+            queue=self.queue,
+            live=self.live,
+            wall=wall,
+            max_wait=settings.max_wait,
+        )
+        self.handler = RequestHandler(
+            store=store,
+            fleet=self.fleet,
+            queue=self.queue,
+            dispatcher=self.dispatcher,
+            links=links,
+            views=views,
+            repositories=repositories,
+            metrics=metrics,
+            max_waiting=settings.max_waiting,
+            wall=wall,
+            tasks=tasks,
+        )
+        self.apis = ApiServers(
+            settings=settings,
+            gate=gate,
+            handler=self.handler,
+            generation=store.generation,
+            tasks=tasks,
+        )
+
+    async def recover(self) -> None:
+        """Take up what the last manager left. Executors that held attempts get one full lease from now."""
+        await recover(
+            self._store,
+            self.fleet,
+            self.queue,
+            self.live,
+            self._wall(),
+            lambda executor: self.nodes.start_lease(executor, self._boottime()),
+        )
+
+    def close(self) -> None:
+        """Stop the timers: nothing new begins."""
+        self.nodes.close()
+        self.dispatcher.close()
