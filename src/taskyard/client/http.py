@@ -155,6 +155,13 @@ def decode(body: bytes, type: type[T]) -> T:
         ) from error
 
 
+def told_error(body: bytes) -> errors.TaskyardError:
+    """The error that a problem tells."""
+    told = decode(body, Problem)
+    items = [(item.get("index", -1), item.get("code", ""), item.get("detail", "")) for item in told.items]
+    return errors.from_code(told.code, told.detail or told.title, items)
+
+
 _BY_STATUS = {
     400: errors.InvalidInput,
     401: errors.Unauthorized,
@@ -173,9 +180,7 @@ _BY_STATUS = {
 def problem(response: httpx2.Response, body: bytes) -> errors.TaskyardError:
     """The error that the server reports; where the answer is not our API's (a proxy's page), the one of its status."""
     if response.headers.get("content-type", "").startswith("application/problem+json"):
-        told = decode(body, Problem)
-        items = [(item.get("index", -1), item.get("code", ""), item.get("detail", "")) for item in told.items]
-        return errors.from_code(told.code, told.detail or told.title, items)
+        return told_error(body)
     kind = _BY_STATUS.get(response.status_code, errors.TaskyardError)
     return kind(
         f"{response.url} answered {response.status_code} {response.reason_phrase}, and is no API Server of ours"

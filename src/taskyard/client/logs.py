@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from taskyard.client.http import Http, Params, decode, segment
+from taskyard.client.http import Http, Params, decode, segment, told_error
 from taskyard.client.records import LogChunk
 from taskyard.errors import Unavailable
 from taskyard.task.model import Stream
@@ -64,7 +64,8 @@ async def persist(call: Callable[[], Awaitable[T]], longest: float) -> T:
 async def follow(
     http: Http, task: str, params: Params, after: str | None, longest: float
 ) -> AsyncGenerator[LogChunk, None]:
-    """Every chunk after the one whose id is ``after``, each once, until the server says that nothing follows."""
+    """Every chunk after the one whose id is ``after``, each once, until the server says that nothing follows; where
+    ``follow`` is false, until the answer ends. An error that waiting does not cure is raised."""
     patience = Patience(longest)
     while True:
         try:
@@ -73,9 +74,13 @@ async def follow(
                     patience.heard()
                     if event.event == "end":
                         return
+                    if event.event == "error":
+                        raise told_error(event.data.encode())
                     if event.event == "output":
                         yield _chunk(event.data)
                         after = event.id
+            if params.get("follow") is False:
+                return
             raise Unavailable(f"the log of {task!r} broke off before its end: try again")
         except Unavailable as error:
             await patience.pause(error)

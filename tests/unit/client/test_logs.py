@@ -45,6 +45,18 @@ async def test_it_goes_on_where_the_connection_broke(client: AsyncClient, api: S
     assert [request.headers.get("last-event-id") for request in api.requests] == [None, "1-1", "1-1", "1-1", "1-2"]
 
 
+async def test_without_following_the_end_of_the_answer_is_the_end(client: AsyncClient, api: ScriptedApi) -> None:
+    api.on("GET /tasks/hello/log", events(output(1, "a"), broken=True), events(output(2, "b")))
+    assert b"".join([chunk.data async for chunk in client.logs("hello", follow=False)]) == b"ab"
+
+
+async def test_an_error_inside_the_stream_is_raised_or_waited_out(client: AsyncClient, api: ScriptedApi) -> None:
+    told = 'event: error\ndata: {"code": "%s", "detail": "so it is"}\n\n'
+    api.on("GET /tasks/hello/log", events(told % "unavailable"), events(told % "not_found"))
+    with pytest.raises(NotFound, match="so it is"):
+        await anext(client.logs("hello"))
+
+
 async def test_it_loses_patience_with_a_server_that_stays_away(api: ScriptedApi) -> None:
     api.on("GET /tasks/hello/log", httpx2.ConnectError("refused"))
     async with AsyncClient("http://127.0.0.1:1", token="", transport=api, patience=0.0) as client:
