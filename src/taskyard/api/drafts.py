@@ -14,7 +14,7 @@ import anyio.to_thread
 import msgspec
 
 from taskyard.api.command import check_command, script_position, split_command
-from taskyard.api.names import check_path, check_paths
+from taskyard.api.names import check_name, check_path, check_paths
 from taskyard.api.schemas import SpecInput, TaskInput, amount
 from taskyard.api.uploads.staging import Content, Staging
 from taskyard.errors import InvalidInput, TooLarge
@@ -34,6 +34,8 @@ class Draft:
 
 async def draft(task: TaskInput, uploaded: Sequence[FileRef], staging: Staging, max_files: int) -> Draft:
     """The task that was asked for, with files that came beside it. ``InvalidInput``, ``TooLarge``, ``StorageFull``."""
+    if task.name is not None:
+        check_name(task.name)
     files = [*uploaded, *await _files(task, uploaded, staging, max_files)]
     arguments = _arguments(task, files)
     return Draft(task.name, Spec(arguments=arguments, files=tuple(files), **_conditions(task, task.model_fields_set)))
