@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -20,18 +22,18 @@ from taskyard.api.waits import ClientGone
 from taskyard.errors import TaskyardError
 from taskyard.tokens import TokenGate
 
-#: The order matters where a path could be two routes.
+#: No path is two routes: the order only says which are looked at first.
 ROUTERS = (
-    root.router,
-    repository_routes.router,
-    v1.router,
-    batch.router,
     tasks.router,
+    batch.router,
     outcomes.router,
     logs.router,
     artifacts.router,
     history.router,
     executors.router,
+    v1.router,
+    repository_routes.router,
+    root.router,
 )
 #: nginx' status for a client that is gone: nobody sees it but our metrics.
 CLIENT_GONE = 499
@@ -56,7 +58,8 @@ def make_app(parts: Parts, gate: TokenGate) -> ASGIApp:
         app.add_exception_handler(kind, _answer)
     for gone in (ClientDisconnect, ClientGone):
         app.add_exception_handler(gone, _nobody)
-    app.state.openapi = openapi.document(app)
+    # Takes a while: only for those who ask.
+    app.state.description = functools.cache(functools.partial(openapi.document, app))
     return Guard(parts.metrics.counting(v1.TrailingSlashes(app)), parts.settings, gate)
 
 

@@ -47,7 +47,7 @@ async def metrics(parts: TheParts) -> Response:
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """This description."""
-    return Response(request.app.state.openapi, media_type="application/json")
+    return Response(request.app.state.description(), media_type="application/json")
 
 
 def _status(word: str) -> Response:

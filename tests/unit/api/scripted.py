@@ -105,6 +105,7 @@ class ScriptedManager:
         self.run_at_once: tuple[bytes, Outcome] | None = None
         self.cancelled = asyncio.Event()
         self.asked = asyncio.Event()
+        self.announcement = asyncio.Event()
         self._changed = asyncio.Condition()
 
     # --- the connector ------------------------------------------------------------------------------------------------
@@ -115,6 +116,7 @@ class ScriptedManager:
 
     def announce(self, repository: RepositoryAddress) -> None:
         self.announced.append(repository)
+        self.announcement.set()
 
     async def call(self, request: Request[A]) -> A:
         self.calls.append(request)

@@ -54,7 +54,10 @@ async def test_events_live(http: httpx2.AsyncClient, manager: ScriptedManager, t
     await manager.asked.wait()
     await manager.end(task)
     found = events((await following).text)
-    assert [(name, seen, data["event"]) for name, seen, data in found] == [("task", "2", "started"), ("task", "3", "ended")]
+    assert [(name, seen, data["event"]) for name, seen, data in found] == [
+        ("task", "2", "started"),
+        ("task", "3", "ended"),
+    ]
 
 
 async def test_events_of_silence(
