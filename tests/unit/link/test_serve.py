@@ -9,6 +9,7 @@ import time
 import pytest
 import structlog.testing
 from websockets.asyncio.client import connect
+from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from taskyard.errors import AddressInUse, InvalidInput, TooLarge
@@ -230,6 +231,25 @@ async def test_what_is_sent_in_one_turn_leaves_in_one_frame() -> None:
         link.send(Drain(), Keep(fence=FENCE))
         link.send(Drain(draining=False))
         assert await hear(peer) == (Drain(), Keep(fence=FENCE), Drain(draining=False))
+
+
+async def test_a_message_on_an_idle_link_leaves_before_the_next_turn_of_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames: list[object] = []
+    send = Connection.send
+
+    async def recorded(connection: Connection, frame: bytes) -> None:
+        frames.append(frame)
+        await send(connection, frame)
+
+    manager = Manager()
+    async with manager.serving() as server, introduced_peer(server.port):
+        link, _ = await manager.opened.get()
+        monkeypatch.setattr(Connection, "send", recorded)
+        link.send(Drain())
+        await asyncio.sleep(0)
+        assert frames == [MANAGER.encode([Drain()])]
 
 
 async def test_the_link_knows_the_address_of_its_peer() -> None:
