@@ -1,0 +1,231 @@
+"""Who has room, who holds what, and that no room is lost or taken twice."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from taskyard.manager.fleet import Executor, Fleet, Hold
+from taskyard.task.model import Fence, Requirement
+
+
+def executor(executor_id: str = "e1", *, connected: bool = True, slots: int = 2, cpus: int = 4000) -> Executor:
+    capacity = {"slots": slots * 1000, "cpus": cpus}
+    return Executor(executor_id, f"name of {executor_id}", {"zone": "a"}, capacity, connected=connected)
+
+
+def requirement(slots: int = 1000, **resources: int) -> Requirement:
+    return Requirement(resources=tuple(sorted({"slots": slots, **resources}.items())))
+
+
+def fleet_of(*executors: Executor) -> Fleet:
+    fleet = Fleet()
+    for one in executors:
+        fleet.put(one)
+    return fleet
+
+
+def take(fleet: Fleet, executor: Executor, task_id: str, needs: Requirement | None = None) -> Hold:
+    hold = Hold(task_id, f"name of {task_id}", needs or requirement())
+    fleet.reserve(executor, hold)
+    return hold
+
+
+def test_room_is_counted_per_resource() -> None:
+    one = executor()
+    fleet = fleet_of(one)
+    take(fleet, one, "t1", requirement(cpus=1500))
+    assert (one.free("slots"), one.free("cpus"), one.free("gpus")) == (1000, 2500, 0)
+    assert one.can_take(requirement(cpus=2500))
+    assert one.is_short_of(requirement(cpus=2501)) == ("cpus",)
+    assert not one.can_take(requirement(cpus=2501))
+
+
+def test_what_an_executor_does_not_have_even_when_idle() -> None:
+    one = executor()
+    needs = Requirement(labels=(("gpu", "yes"), ("zone", "a")), resources=(("cpus", 5000), ("slots", 1000)))
+    assert one.lacks(needs) == ("gpu=yes", "cpus")
+    assert not one.can_take(needs)
+    assert one.lacks(Requirement(labels=(("zone", "a"),))) == ()
+
+
+@pytest.mark.parametrize("flag", ["draining", "leaving"])
+def test_who_drains_or_leaves_has_no_room(flag: str) -> None:
+    one = executor()
+    fleet = fleet_of(one)
+    setattr(one, flag, True)
+    fleet.refresh(one)
+    assert not fleet.has_room
+    assert fleet.pick(requirement()) is None
+    setattr(one, flag, False)
+    fleet.refresh(one)
+    assert fleet.pick(requirement()) is one
+
+
+def test_who_is_away_has_no_room() -> None:
+    fleet = fleet_of(executor(connected=False))
+    assert not fleet.has_room
+
+
+def test_work_is_spread() -> None:
+    first, second = executor("e1"), executor("e2")
+    fleet = fleet_of(first, second)
+    assert [fleet.pick(requirement()) for _ in range(4)] == [first, second, first, second]
+
+
+def test_a_full_executor_is_passed_over() -> None:
+    first, second = executor("e1", slots=1), executor("e2", slots=1)
+    fleet = fleet_of(first, second)
+    hold = take(fleet, first, "t1")
+    assert fleet.pick(requirement()) is second
+    take(fleet, second, "t2")
+    assert fleet.pick(requirement()) is None
+    assert not fleet.has_room
+    fleet.release(hold)
+    assert fleet.pick(requirement()) is first
+
+
+def test_free_slots_are_whole_ones() -> None:
+    fleet = fleet_of(executor("e1", slots=3), executor("e2", slots=2), executor("e3", connected=False))
+    assert fleet.free_slots == 5
+    for name in ("e1", "e2"):
+        one = fleet.get(name)
+        assert one is not None
+        take(fleet, one, f"task of {name}", requirement(slots=1500))
+    assert fleet.free_slots == 1
+
+
+def test_the_holder_of_an_attempt() -> None:
+    one = executor()
+    fleet = fleet_of(one, executor("e2"))
+    hold = take(fleet, one, "t1")
+    fence = Fence("g", "t1", 1)
+    assert fleet.holder("t1") is one
+    assert fleet.hold(fence) is None, "its claim is not committed"
+    hold.fence = fence
+    assert fleet.hold(fence) is hold
+    assert fleet.hold(Fence("g", "t1", 2)) is None
+    assert fleet.hold(Fence("g", "t2", 1)) is None
+    assert fleet.runs("e1", fence)
+    assert not fleet.runs("e2", fence)
+    hold.given_up = True
+    assert not fleet.runs("e1", fence)
+    assert fleet.hold(fence) is hold, "its room is not free yet"
+
+
+def test_room_is_given_back_once() -> None:
+    one = executor()
+    fleet = fleet_of(one)
+    hold = take(fleet, one, "t1")
+    assert fleet.release(hold)
+    assert not fleet.release(hold)
+    again = take(fleet, one, "t1")
+    assert not fleet.release(hold), "the task has other room by now"
+    assert fleet.holder("t1") is one
+    assert fleet.release(again)
+    assert one.used["slots"] == 0
+    assert fleet.holder("t1") is None
+
+
+def test_an_executor_that_comes_back_smaller_is_full() -> None:
+    one = executor(slots=2)
+    fleet = fleet_of(one)
+    holds = [take(fleet, one, "t1"), take(fleet, one, "t2")]
+    one.capacity = {"slots": 1000}
+    fleet.put(one)
+    assert one.free("slots") == -1000
+    fleet.release(holds[0])
+    assert not fleet.has_room
+    fleet.release(holds[1])
+    assert fleet.free_slots == 1
+
+
+def test_an_executor_is_found_by_id_then_by_name() -> None:
+    old, new = executor("e1", connected=False), executor("e2", connected=False)
+    old.name = new.name = "twin"
+    old.last_heard, new.last_heard = 5.0, 6.0
+    named_like_an_id = executor("e3")
+    named_like_an_id.name = "e1"
+    fleet = fleet_of(old, new, named_like_an_id)
+    assert fleet.find("e1") is old
+    assert fleet.find("twin") is new, "the one that was heard last"
+    old.connected = True
+    assert fleet.find("twin") is old, "a connected one first"
+    assert fleet.find("none") is None
+
+
+def test_who_is_long_gone_is_forgotten() -> None:
+    here, young, holding, gone = (
+        executor(name, connected=name == "here") for name in ("here", "young", "hold", "gone")
+    )
+    young.last_heard = 10.0
+    fleet = fleet_of(here, young, holding, gone)
+    take(fleet, holding, "t1")
+    assert fleet.forget(heard_before=10.0) == [gone]
+    assert list(fleet) == [here, young, holding]
+    assert fleet.get("gone") is None
+
+
+AMOUNTS = st.integers(0, 3000)
+REQUIREMENTS = st.builds(lambda slots, cpus: requirement(max(1, slots), cpus=cpus), AMOUNTS, AMOUNTS)
+
+
+class FleetMachine(RuleBasedStateMachine):
+    """Reserve and give back in any order, while executors come, go and drain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fleet = fleet_of(*(executor(f"e{number}", connected=False) for number in range(3)))
+        self.held: list[tuple[Executor, Hold]] = []
+        self.given_back: list[Hold] = []
+        self.count = 0
+
+    @rule(needs=REQUIREMENTS)
+    def place(self, needs: Requirement) -> None:
+        able = [one for one in self.fleet if one.can_take(needs)]
+        found = self.fleet.pick(needs)
+        assert (found in able) if able else (found is None)
+        if found is not None:
+            self.count += 1
+            hold = Hold(f"t{self.count}", "", needs)
+            self.fleet.reserve(found, hold)
+            self.held.append((found, hold))
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        _, hold = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
+        assert self.fleet.release(hold)
+        self.given_back.append(hold)
+
+    @precondition(lambda self: self.given_back)
+    @rule(data=st.data())
+    def give_back_again(self, data: st.DataObject) -> None:
+        assert not self.fleet.release(data.draw(st.sampled_from(self.given_back)))
+
+    @rule(number=st.integers(0, 2), flag=st.sampled_from(["connected", "draining", "leaving"]), value=st.booleans())
+    def change(self, number: int, flag: str, value: bool) -> None:
+        one = self.fleet.get(f"e{number}")
+        assert one is not None
+        setattr(one, flag, value)
+        self.fleet.refresh(one)
+
+    @invariant()
+    def every_amount_is_held_by_somebody(self) -> None:
+        for one in self.fleet:
+            for resource in ("slots", "cpus"):
+                amounts = [
+                    dict(hold.requirement.resources).get(resource, 0) for holder, hold in self.held if holder is one
+                ]
+                assert one.used.get(resource, 0) == sum(amounts)
+                assert one.free(resource) >= 0
+
+    @invariant()
+    def who_has_room_is_known(self) -> None:
+        assert self.fleet.has_room == any(one.accepts_work and one.free("slots") > 0 for one in self.fleet)
+
+
+TestFleetMachine = FleetMachine.TestCase
+TestFleetMachine.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
