@@ -25,9 +25,12 @@ Out = TypeVar("Out")
 CLOSE_TIMEOUT = 5.0
 """Seconds in which what is in the outbox must have left, and the peer answered, once a session is closed."""
 
-# Small frames let a short message overtake nothing, yet wait for little; a larger message gets a frame of its own.
 FRAME_BYTES = 256 << 10
+"""How much is packed into a frame: little, so that what comes next does not wait long. A larger message goes alone."""
+
 LOW_WATER = 256 << 10
+"""Up to so many unsent bytes :meth:`LiveLink.drained` does not wait."""
+
 OUTBOX_FRAMES = 4
 """How many frames of the largest size may wait for a peer that reads slowly."""
 
