@@ -42,11 +42,11 @@ class Problem:
     items: tuple[ProblemItem, ...] = ()
 
 
-class V1Error(msgspec.Struct):
+class V1Error(msgspec.Struct, kw_only=True):
     """Version 1's only kind of error."""
 
-    message: str
     status: str = "error"
+    message: str
 
 
 def problem(error: Exception) -> Problem:
@@ -94,7 +94,7 @@ def answer(error: Exception, path: str) -> Response:
         headers["www-authenticate"] = "Bearer"
     if path.startswith(V1_PREFIX):
         status = 400 if isinstance(error, NameTaken) else _V1_STATUS.get(told.status, told.status)
-        body = msgspec.json.encode(V1Error(told.detail))
+        body = msgspec.json.encode(V1Error(message=told.detail))
         return Response(body, status, headers, "application/json")
     return Response(msgspec.json.encode(told), told.status, headers, PROBLEM_TYPE)
 

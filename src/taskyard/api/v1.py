@@ -119,7 +119,7 @@ async def start_task(name: str, parts: TheParts) -> Response:
     try:
         await parts.connector.call(StartTask(task=name))
     except WrongState as error:
-        return _json(V1Error(error.message))
+        return _json(V1Error(message=error.message))
     return _ok()
 
 
@@ -135,7 +135,9 @@ async def get_results(name: str, parts: TheParts) -> Response:
     """What a finished task returned, or what a failed one printed on stderr."""
     detail = await parts.connector.call(GetTask(task=name))
     if not detail.task.has_ended:
-        return _json(V1Error(f"task {name!r} is {detail.task.state_name}: it has no results until it has ended"))
+        return _json(
+            V1Error(message=f"task {name!r} is {detail.task.state_name}: it has no results until it has ended")
+        )
     return _ok(task_status=detail.task.state_name, results=await _results(parts, detail))
 
 
