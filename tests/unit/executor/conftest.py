@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,9 +48,7 @@ def script(text: str, path: str = "script.py") -> FileRef:
     return FileRef(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest(), content=content)
 
 
-def run(
-    text: str, *, of: Fence | None = None, repositories: tuple[RepositoryAddress, ...] = (), **spec: object
-) -> Run:
+def run(text: str, *, of: Fence | None = None, repositories: tuple[RepositoryAddress, ...] = (), **spec: object) -> Run:
     """The order to run a script of that text."""
     given: dict[str, object] = {"arguments": ("script.py",), "files": (script(text),), **spec}
     return Run(fence=of or fence(), name="a-task", spec=Spec(**given), repositories=repositories)  # type: ignore[arg-type]
@@ -181,3 +181,74 @@ async def executor(manager: Manager, settings: ExecutorSettings) -> AsyncIterato
     async with executing(settings) as stop:
         await manager.until(lambda: manager.links)
         yield stop
+
+
+class Repository(ThreadingHTTPServer):
+    """The repository of an API Server, over real HTTP. ``answer`` replaces every answer by that status."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), RepositoryRequest)
+        self.files: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str, str]] = []
+        self.answer: int | None = None
+
+    @property
+    def address(self) -> RepositoryAddress:
+        return RepositoryAddress(repository_id="r", port=self.server_address[1])
+
+    def add(self, content: bytes, path: str = "data.bin") -> FileRef:
+        """A large file of a task."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        self.files[sha256] = content
+        return FileRef(path=path, size=len(content), sha256=sha256)
+
+
+class RepositoryRequest(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Repository
+
+    def do_GET(self) -> None:
+        content = self.server.files.get(self._sha256())
+        self._answer(404 if content is None else 200, content or b"")
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        sha256 = self._sha256()
+        good = hashlib.sha256(content).hexdigest() == sha256
+        if good and self.server.answer is None:
+            self.server.files[sha256] = content
+        self._answer(201 if good else 422, b"")
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _sha256(self) -> str:
+        sha256 = self.path.removeprefix("/repository/")
+        self.server.requests.append((self.command, sha256, self.headers.get("Authorization", "")))
+        return sha256
+
+    def _answer(self, status: int, content: bytes) -> None:
+        self.send_response(self.server.answer or status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextlib.contextmanager
+def repository_serving() -> Iterator[Repository]:
+    with Repository() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def repository() -> Iterator[Repository]:
+    with repository_serving() as server:
+        yield server

@@ -1,0 +1,428 @@
+"""What an executor decides, rule by rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from taskyard.executor import node as module
+from taskyard.executor.node import LONGEST_DRAIN_GRACE, Node
+from taskyard.executor.stimuli import (
+    Began,
+    Cause,
+    Dropped,
+    Ended,
+    Forget,
+    Gone,
+    GraceOver,
+    Instruction,
+    KillAttempt,
+    ReleaseOutput,
+    Report,
+    ResumeOutput,
+    Send,
+    ShutDown,
+    StartAttempt,
+    Stimulus,
+    StopAttempt,
+    Tick,
+)
+from taskyard.protocol.messages import (
+    Acknowledge,
+    AcknowledgeOutput,
+    Drain,
+    Draining,
+    ExecutorMessage,
+    Finished,
+    Intervals,
+    Keep,
+    Kill,
+    Rejected,
+    Run,
+    Started,
+    Stop,
+    Stopped,
+    Welcome,
+)
+from taskyard.task.model import Fence, Outcome, Reason, Spec, thousandths
+
+A, B, C = (Fence("generation", name, 1) for name in "abc")
+OUTCOME = Outcome(exit_code=0, last_sequence=3)
+
+
+def capacity(slots: float = 1, **others: float) -> dict[str, int]:
+    return {name: thousandths(amount) for name, amount in {"slots": slots, **others}.items()}
+
+
+def run(fence: Fence, grace: float = 3.0, **resources: float) -> Run:
+    amounts = {name: thousandths(amount) for name, amount in resources.items()}
+    return Run(fence=fence, name=fence.task_id, spec=Spec(arguments=("x.py",), grace=grace, resources=amounts))
+
+
+def welcome(deadline: float = 30.0, prefetch: int = 0, **stored: int) -> Welcome:
+    fences = {fence.task_id: fence for fence in (A, B, C)}
+    return Welcome(
+        version=1,
+        generation="generation",
+        intervals=Intervals(deadline=deadline),
+        stored=tuple((fences[name], sequence) for name, sequence in stored.items()),
+        prefetch=prefetch,
+    )
+
+
+def sent(instructions: list[Instruction]) -> list[ExecutorMessage]:
+    return [one.message for one in instructions if isinstance(one, Send)]
+
+
+def fed(node: Node, *stimuli: Stimulus) -> list[Instruction]:
+    """What the last of them brings."""
+    instructions: list[Instruction] = []
+    for stimulus in stimuli:
+        instructions = node.handle(stimulus)
+    return instructions
+
+
+def starting(node: Node) -> None:
+    fed(node, run(A))
+
+
+def running(node: Node) -> None:
+    fed(node, run(A), Began(A, 1.0))
+
+
+def ending(node: Node) -> None:
+    fed(node, run(A), Began(A, 1.0), Gone(A))
+
+
+def killed(node: Node) -> None:
+    fed(node, run(A), Began(A, 1.0), Kill(fence=A))
+
+
+def ended(node: Node) -> None:
+    fed(node, run(A), Began(A, 1.0), Gone(A), Ended(A, OUTCOME))
+
+
+def unknown(node: Node) -> None:
+    pass
+
+
+def refused(node: Node) -> None:
+    fed(node, Stop(fence=A, grace=1))
+
+
+def waiting(node: Node) -> None:
+    """A waits for the room that B has."""
+    fed(node, welcome(prefetch=1), run(B), run(A))
+
+
+Situation = Callable[[Node], None]
+
+
+class TestRun:
+    def test_starts_where_there_is_room(self) -> None:
+        node, order = Node(capacity()), run(A)
+        assert node.handle(order) == [StartAttempt(order)]
+        assert node.holds == (A,)
+
+    def test_every_resource_counts(self) -> None:
+        node = Node(capacity(slots=4, cpus=2, memory=100))
+        assert fed(node, run(A, cpus=1.5, memory=60)) == [StartAttempt(run(A, cpus=1.5, memory=60))]
+        assert sent(fed(node, run(B, cpus=1.0))) == [
+            Rejected(fence=B, message="the executor has no room: it lacks cpus")
+        ]
+        assert sent(fed(node, run(B, memory=41, cpus=0.6))) == [
+            Rejected(fence=B, message="the executor has no room: it lacks cpus, memory")
+        ]
+        assert fed(node, run(B, memory=40, cpus=0.5)) == [StartAttempt(run(B, memory=40, cpus=0.5))]
+
+    def test_thousandths_are_given_back_exactly(self) -> None:
+        node = Node(capacity(slots=3, cpus=0.3))
+        for _ in range(100):
+            fed(node, run(A, cpus=0.1), run(B, cpus=0.1), run(C, cpus=0.1))
+            assert node.holds == (A, B, C)
+            for fence in (A, B, C):
+                fed(node, Ended(fence, OUTCOME), Acknowledge(fence=fence))
+
+    def test_more_than_there_is_at_all(self) -> None:
+        node = Node(capacity(slots=2))
+        assert sent(fed(node, run(A, slots=3, gpus=1))) == [
+            Rejected(fence=A, message="the executor does not have that much of gpus, slots")
+        ]
+
+    @pytest.mark.parametrize("situation", [starting, running, ending, killed, ended, waiting])
+    def test_a_repetition_changes_nothing(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        before = (node.holds, node.finished)
+        assert fed(node, run(A)) == []
+        assert (node.holds, node.finished) == before
+
+    def test_of_what_was_stopped_before_it_arrived(self) -> None:
+        node = Node(capacity())
+        refused(node)
+        assert sent(fed(node, run(A))) == [Rejected(fence=A, message="the attempt was stopped before it arrived")]
+
+    def test_memory_of_refused_fences_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "MAX_REFUSED", 2)
+        node = Node(capacity())
+        fed(node, *(Stop(fence=fence, grace=1) for fence in (A, B, C)))
+        assert isinstance(sent(fed(node, run(B)))[0], Rejected)
+        assert isinstance(sent(fed(node, run(C)))[0], Rejected)
+        assert fed(node, run(A)) == [StartAttempt(run(A))]
+
+    def test_room_for_its_outcome_is_reserved(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "MAX_OUTCOMES", 2)
+        node = Node(capacity(slots=3), {C: OUTCOME})
+        fed(node, run(A))
+        (rejected,) = sent(fed(node, run(B)))
+        assert isinstance(rejected, Rejected)
+        assert "acknowledgement" in rejected.message
+        fed(node, Acknowledge(fence=C))
+        assert fed(node, run(B)) == [StartAttempt(run(B))]
+
+
+class TestWaiting:
+    def test_what_was_sent_ahead_starts_when_there_is_room(self) -> None:
+        node = Node(capacity())
+        waiting(node)
+        assert node.holds == (B, A)
+        assert isinstance(sent(fed(node, run(C)))[0], Rejected)
+        assert fed(node, Began(B, 1.0), Gone(B)) == [StartAttempt(run(A))]
+
+    def test_first_come_first_served(self) -> None:
+        node = Node(capacity(slots=2))
+        fed(node, welcome(prefetch=2), run(A), run(B, slots=2), run(C))
+        assert node.holds == (A, B, C)
+        assert fed(node, Ended(A, OUTCOME)) == [Report(A, OUTCOME), StartAttempt(run(B, slots=2))]
+        assert fed(node, Gone(B)) == [StartAttempt(run(C))]
+
+    def test_room_that_a_killed_attempt_leaves_is_room(self) -> None:
+        node = Node(capacity(slots=2))
+        fed(node, run(A), run(B), Kill(fence=A))
+        assert fed(node, run(C)) == []
+        assert isinstance(sent(fed(node, run(Fence("generation", "d", 1))))[0], Rejected)
+        assert fed(node, Dropped(A)) == [Forget(A, discarded=False), StartAttempt(run(C))]
+
+    def test_a_stop_takes_it_out(self) -> None:
+        node = Node(capacity())
+        waiting(node)
+        assert fed(node, Stop(fence=A, grace=1)) == [Send(Stopped(fence=A))]
+        assert node.holds == (B,)
+        assert isinstance(sent(fed(node, run(A)))[0], Rejected)
+
+    def test_a_kill_takes_it_out(self) -> None:
+        node = Node(capacity())
+        waiting(node)
+        assert fed(node, Kill(fence=A)) == [Send(Stopped(fence=A))]
+        assert node.holds == (B,)
+
+    @pytest.mark.parametrize("stimulus", [Drain(), ShutDown()])
+    def test_draining_gives_it_back(self, stimulus: Stimulus) -> None:
+        node = Node(capacity())
+        waiting(node)
+        rejected = Rejected(fence=A, message="the executor is draining")
+        assert fed(node, stimulus) == [Send(Draining()), Send(rejected)]
+        assert node.holds == (B,)
+
+
+class TestStop:
+    @pytest.mark.parametrize("situation", [starting, running])
+    def test_of_what_may_have_processes(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, Stop(fence=A, grace=2.5)) == [StopAttempt(A, 2.5, Cause.MANAGER)]
+        assert node.holds == (A,)
+
+    @pytest.mark.parametrize("situation", [ending, killed, ended])
+    def test_of_what_has_none(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, Stop(fence=A, grace=1)) == []
+
+    @pytest.mark.parametrize("situation", [unknown, refused])
+    def test_of_an_unknown_attempt_is_confirmed(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, Stop(fence=A, grace=1)) == [Send(Stopped(fence=A))]
+
+
+class TestKill:
+    @pytest.mark.parametrize("situation", [starting, running, ending])
+    def test_nothing_is_reported(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, Kill(fence=A)) == [KillAttempt(A)]
+        assert fed(node, Kill(fence=A)) == []
+        assert fed(node, Gone(A)) == []
+        assert node.holds == (A,)
+        assert fed(node, Dropped(A)) == [Forget(A, discarded=False)]
+        assert not node.holds
+        assert isinstance(sent(fed(node, run(A)))[0], Rejected)
+
+    def test_an_outcome_that_came_all_the_same_is_forgotten(self) -> None:
+        node = Node(capacity())
+        killed(node)
+        assert fed(node, Ended(A, OUTCOME)) == [Forget(A, discarded=False)]
+        assert not node.holds
+        assert not node.finished
+
+    def test_a_start_that_came_all_the_same_is_not_reported(self) -> None:
+        node = Node(capacity())
+        assert fed(node, run(A), Kill(fence=A), Began(A, 1.0)) == []
+
+    def test_of_an_ended_attempt_sets_its_outcome_aside(self) -> None:
+        node = Node(capacity())
+        ended(node)
+        assert fed(node, Kill(fence=A)) == [Forget(A, discarded=True)]
+        assert not node.finished
+
+    def test_of_an_unknown_attempt_is_confirmed(self) -> None:
+        assert fed(Node(capacity()), Kill(fence=A)) == [Send(Stopped(fence=A))]
+
+
+class TestLife:
+    def test_begins_and_ends(self) -> None:
+        node = Node(capacity())
+        fed(node, run(A))
+        assert fed(node, Began(A, 12.5)) == [Send(Started(fence=A, at=12.5))]
+        assert fed(node, Gone(A)) == []
+        assert fed(node, run(B)) == [StartAttempt(run(B))]  # its slot is free though its outcome is not there yet
+        assert fed(node, Ended(A, OUTCOME)) == [Report(A, OUTCOME)]
+        assert (node.holds, node.finished) == ((B,), (A,))
+
+    def test_never_begins(self) -> None:
+        node = Node(capacity())
+        outcome = Outcome(reason=Reason.FILES)
+        assert fed(node, run(A), Ended(A, outcome)) == [Report(A, outcome)]
+        assert fed(node, run(B)) == [StartAttempt(run(B))]
+
+    def test_the_room_is_given_back_once(self) -> None:
+        node = Node(capacity(slots=2))
+        ended(node)
+        fed(node, run(B), run(C))
+        assert isinstance(sent(fed(node, run(Fence("generation", "d", 1))))[0], Rejected)
+
+    @pytest.mark.parametrize("discarded", [False, True])
+    def test_acknowledged(self, discarded: bool) -> None:
+        node = Node(capacity())
+        ended(node)
+        assert fed(node, Acknowledge(fence=A, discarded=discarded)) == [Forget(A, discarded)]
+        assert not node.finished
+        assert fed(node, Acknowledge(fence=A, discarded=discarded)) == []
+
+    @pytest.mark.parametrize("situation", [unknown, running])
+    def test_acknowledged_without_an_outcome(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, Acknowledge(fence=A)) == []
+
+    @pytest.mark.parametrize("situation", [running, ending, killed, ended])
+    def test_output_is_stored(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, AcknowledgeOutput(fence=A, sequence=7)) == [ReleaseOutput(A, 7)]
+
+    @pytest.mark.parametrize("situation", [unknown, waiting])
+    def test_output_of_what_has_none_is_stored(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, AcknowledgeOutput(fence=A, sequence=7)) == []
+
+
+class TestSession:
+    def test_says_again_what_the_manager_may_have_missed(self) -> None:
+        node = Node(capacity(slots=3), {C: OUTCOME})
+        fed(node, run(A), run(B), Began(A, 1.5))
+        assert node.holds == (A, B)
+        assert node.finished == (C,)
+        assert fed(node, welcome(a=4, c=2)) == [
+            Send(Started(fence=A, at=1.5)),
+            ResumeOutput(A, 4),
+            ResumeOutput(B, 0),
+            ResumeOutput(C, 2),
+            Report(C, OUTCOME),
+        ]
+
+    @pytest.mark.parametrize("situation", [starting, running, ending, killed, ended, waiting])
+    def test_keep_of_what_is_there(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, Keep(fence=A)) == []
+
+    def test_keep_of_what_was_killed_between_hello_and_welcome(self) -> None:
+        (message,) = sent(fed(Node(capacity()), Keep(fence=A)))
+        assert isinstance(message, Finished)
+        assert (message.fence, message.outcome.reason) == (A, Reason.LOST)
+
+
+class TestDraining:
+    def test_by_the_manager(self) -> None:
+        node = Node(capacity())
+        running(node)
+        assert fed(node, Drain()) == [Send(Draining())]
+        assert node.draining
+        assert node.holds == (A,)
+        assert sent(fed(node, run(B))) == [Rejected(fence=B, message="the executor is draining")]
+        assert fed(node, Drain(draining=False)) == [Send(Draining(draining=False))]
+        assert not node.draining
+
+    def test_a_new_session_begins_without(self) -> None:
+        node = Node(capacity())
+        fed(node, Drain(), welcome())
+        assert not node.draining
+
+    def test_by_the_end_of_the_executor(self) -> None:
+        node = Node(capacity())
+        assert fed(node, ShutDown()) == [Send(Draining())]
+        assert fed(node, Drain(draining=False)) == [Send(Draining())]
+        assert fed(node, welcome()) == [Send(Draining())]
+        assert isinstance(sent(fed(node, run(A)))[0], Rejected)
+
+    def test_when_the_grace_is_over(self) -> None:
+        node = Node(capacity(slots=4))
+        fed(node, run(A, grace=1.0), Began(A, 1.0), run(B, grace=600.0), run(C), Kill(fence=C))
+        assert fed(node, ShutDown(), GraceOver()) == [
+            StopAttempt(A, 1.0, Cause.SHUTDOWN),
+            StopAttempt(B, LONGEST_DRAIN_GRACE, Cause.SHUTDOWN),
+        ]
+
+    def test_uploads_are_hurried(self) -> None:
+        node = Node(capacity())
+        ending(node)
+        assert fed(node, GraceOver()) == [StopAttempt(A, 3.0, Cause.SHUTDOWN)]
+
+
+class TestDeadline:
+    @pytest.mark.parametrize("situation", [starting, running])
+    def test_kills_what_has_processes(self, situation: Situation) -> None:
+        node = Node(capacity(slots=2))
+        fed(node, welcome(deadline=30))
+        assert node.deadline == float("inf")
+        situation(node)
+        assert node.deadline == 30
+        assert fed(node, Tick(now=129.9, confirmed_at=100)) == []
+        assert fed(node, Tick(now=130.0, confirmed_at=100)) == [KillAttempt(A)]
+        assert node.deadline == float("inf")
+        assert fed(node, Tick(now=131.0, confirmed_at=100)) == []
+        assert node.holds == (A,)  # until it is proven gone
+        forget, lost = fed(node, Dropped(A))
+        assert forget == Forget(A, discarded=False)
+        assert isinstance(lost, Send)
+        assert isinstance(lost.message, Finished)
+        assert lost.message.outcome.reason is Reason.LOST
+        assert not node.holds
+        assert not node.finished
+
+    @pytest.mark.parametrize("situation", [unknown, ending, ended, killed])
+    def test_leaves_what_has_none(self, situation: Situation) -> None:
+        node = Node(capacity())
+        fed(node, welcome(deadline=30))
+        situation(node)
+        assert node.deadline == float("inf")
+        assert fed(node, Tick(now=1000.0, confirmed_at=0)) == []
+
+    def test_there_is_none_before_the_first_session(self) -> None:
+        node = Node(capacity())
+        running(node)
+        assert fed(node, Tick(now=1e9, confirmed_at=0)) == []

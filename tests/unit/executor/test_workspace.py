@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from taskyard.executor.workspace import BadFile, Workspace
+from taskyard.task.model import FileRef
+from tests.unit.executor.conftest import fence, run, script
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    workspace = Workspace(tmp_path / "attempt")
+    workspace.make()
+    return workspace
+
+
+def ref(path: str, executable: bool = False) -> FileRef:
+    return FileRef(path=path, size=1, sha256="", executable=executable)
+
+
+def test_is_private(workspace: Workspace, tmp_path: Path) -> None:
+    for folder in (tmp_path / "attempt", workspace.work, workspace.output, workspace.temporary):
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_writes(workspace: Workspace) -> None:
+    workspace.write(ref("a.py"), b"a")
+    workspace.write(ref("deep/er/b.sh", executable=True), b"b")
+    assert (workspace.work / "a.py").read_bytes() == b"a"
+    assert not os.access(workspace.work / "a.py", os.X_OK) or (workspace.work / "a.py").stat().st_mode & 0o111 == 0
+    assert (workspace.work / "deep/er/b.sh").stat().st_mode & 0o111 == 0o111
+
+
+def test_copies(workspace: Workspace, tmp_path: Path) -> None:
+    source = tmp_path / "cached"
+    source.write_bytes(b"content")
+    workspace.copy(ref("in/data", executable=True), source)
+    target = workspace.work / "in/data"
+    target.write_bytes(b"changed by the script")
+    assert source.read_bytes() == b"content"
+    assert target.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("path", ["", ".", "/etc/passwd", "../x", "a/../../x", "a/..", "a\0b"])
+def test_paths_stay_inside(workspace: Workspace, path: str, tmp_path: Path) -> None:
+    with pytest.raises(BadFile, match="no path inside"):
+        workspace.write(ref(path), b"x")
+    with pytest.raises(BadFile, match="no path inside"):
+        workspace.copy(ref(path), tmp_path)
+    assert list(workspace.work.iterdir()) == []
+
+
+def test_says_which_file_cannot_be_written(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.write(ref("a"), b"")
+    for path in ("a/b", "a/b/c"):
+        with pytest.raises(BadFile, match=path):
+            workspace.write(ref(path), b"")
+    workspace.write(ref("d/e"), b"")
+    with pytest.raises(BadFile, match="'d' cannot be written"):
+        workspace.write(ref("d"), b"")
+    with pytest.raises(BadFile, match="'f' cannot be written"):
+        workspace.copy(ref("f"), tmp_path / "missing")
+
+
+def test_environment(workspace: Workspace) -> None:
+    own = {
+        "PATH": "/bin",
+        "LANG": "C.UTF-8",
+        "TASKYARD_EXECUTOR_TOKEN": "secret",
+        "TASKYARD_SLOTS": "3",
+        "AWS_SECRET": "secret",
+        "PYTHONPATH": "/x",
+    }
+    order = run(
+        "",
+        env={"A": "1", "LANG": "de", "PYTHONUNBUFFERED": "", "TASKYARD_TASK_ID": "forged"},
+        secrets={"S": "2"},
+    )
+    assert workspace.environment(order, own) == {
+        "PATH": "/bin",
+        "LANG": "de",
+        "TMPDIR": str(workspace.temporary),
+        "PYTHONUNBUFFERED": "",
+        "A": "1",
+        "S": "2",
+        "TASKYARD_OUTPUT": str(workspace.output),
+        "TASKYARD_TASK_ID": fence().task_id,
+        "TASKYARD_TASK_NAME": "a-task",
+        "TASKYARD_ATTEMPT": "1",
+    }
+
+
+def test_remove(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.write(script("", "a/b/c.py"), b"")
+    (workspace.work / "a").chmod(0)
+    workspace.remove()
+    workspace.remove()
+    assert not (tmp_path / "attempt").exists()
+
+
+def test_what_the_script_made_unreadable_is_removed_too(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.write(ref("a/b"), b"")
+    removed: list[Path] = []
+    rmtree = shutil.rmtree
+
+    def only_when_readable(path: Path, ignore_errors: bool) -> None:
+        if (workspace.work / "a").stat().st_mode & 0o700 == 0o700:
+            removed.append(path)
+            rmtree(path)
+
+    monkeypatch.setattr("taskyard.executor.workspace.shutil.rmtree", only_when_readable)
+    (workspace.work / "a").chmod(0o500)
+    workspace.remove()
+    assert removed == [tmp_path / "attempt"]
+
+
+def test_what_cannot_be_removed_is_said(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.executor.workspace.shutil.rmtree", lambda path, ignore_errors: None)
+    workspace.remove()
+    assert (tmp_path / "attempt").exists()
