@@ -174,7 +174,10 @@ async def test_the_old_attempt_is_stale_once_there_is_a_new_one(store: Store) ->
     assert new.fence.attempt == 2
     assert await store.report(old.fence, SUCCESS, NOW) is STALE
     assert still_there(await store.report(new.fence, SUCCESS, NOW)).state == Finished(ended_at=NOW)
-    assert [attempt.number for attempt in await store.attempts(waiting.id)] == [1, 2]
+    attempts = await store.attempts(waiting.id)
+    assert [attempt.number for attempt in attempts] == [1, 2]
+    assert [attempt.outcome for attempt in attempts] == [FAILURE.outcome, SUCCESS.outcome]
+    assert [attempt.started_at for attempt in attempts] == [NOW, None]
 
 
 async def test_backoff_and_budgets_are_stored(store: Store) -> None:

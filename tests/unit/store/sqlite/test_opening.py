@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import apsw
+import psutil
 import pytest
 
 from taskyard.errors import SchemaTooNew, StoreDamaged, StoreError, StoreLocked
@@ -34,6 +35,14 @@ async def test_nobody_else_may_read_the_file(path: Path) -> None:
     files = {one.name: stat.S_IMODE(one.stat().st_mode) for one in path.parent.iterdir()}
     assert files == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm", "store.db.lock"), 0o600)
     await store.close()
+
+
+async def test_close_leaves_no_file_open(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.open_tasks()  # one of the threads that read has a connection of its own
+    await store.close()
+    assert not [one.path for one in psutil.Process().open_files() if one.path.startswith(str(path.parent))]
+    assert sorted(one.name for one in path.parent.iterdir()) == ["store.db", "store.db.lock"]
 
 
 async def test_a_second_manager_is_refused(path: Path) -> None:
