@@ -174,9 +174,10 @@ class Yard:
     def commits_held(self) -> Iterator[None]:
         """Within it nothing is committed: writes queue up, in the order in which they were called."""
         free = threading.Event()
-        self.store._write(0, lambda database: free.wait(LONG))
+        writer = self.store._write(0, lambda database: free.wait(LONG))
         try:
             yield
+            assert not writer.done(), "the writer was not held for that long"
         finally:
             free.set()
 

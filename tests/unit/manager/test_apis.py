@@ -1,0 +1,207 @@
+"""The sessions of API Servers: many calls at once, each answered by its number."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskyard import tokens
+from taskyard.errors import ProtocolError, Unauthorized
+from taskyard.protocol.calls import read_answer
+from taskyard.protocol.messages import (
+    Answer,
+    AnyRequest,
+    ApiHello,
+    ApiWelcome,
+    Call,
+    Cancel,
+    Failure,
+    Heartbeat,
+    ListNames,
+    Ping,
+    Pong,
+    RepositoryAddress,
+    Run,
+    StopTask,
+    Submit,
+    TaskNames,
+    WaitTask,
+)
+from tests.unit.manager.yard import LONG, RecordingLink, Yard, opened, submission
+
+
+class Api:
+    """An API Server's session as the manager has it."""
+
+    def __init__(self, yard: Yard, link: RecordingLink, session: Any) -> None:
+        self.yard = yard
+        self.link = link
+        self.session = session
+        self.number = 0
+
+    async def calls(self, request: AnyRequest) -> Any:
+        """Begin a call; its number."""
+        self.number += 1
+        await self.session.received(Call(number=self.number, request=request))
+        return self.number
+
+    def answer(self, number: int) -> Answer | Failure:
+        (found,) = [one for one in self.link.sent if one.number == number]
+        assert isinstance(found, Answer | Failure)
+        return found
+
+
+async def connect(yard: Yard, host: str = "127.0.0.1", **hello: Any) -> Api:
+    link = RecordingLink(0.0, host)
+    welcome, session = await yard.parts.apis.admit(ApiHello(**{"api_id": "a"} | hello), link)
+    assert welcome == ApiWelcome(version=1, generation=yard.store.generation)
+    return Api(yard, link, session)
+
+
+# --- who is let in ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{"host": "0.0.0.0"}, {"require_token": True}], ids=str)
+async def test_a_token_is_needed(tmp_path: Path, settings: dict[str, object]) -> None:
+    made = tokens.load_or_make(tmp_path)
+    async with opened(tmp_path, **settings) as yard:
+        for token in ("", "wrong", made.executor[0].value):
+            with pytest.raises(Unauthorized, match="users' token"):
+                await connect(yard, token=token)
+        await connect(yard, token=made.user[0].value)
+
+
+async def test_on_loopback_none_is_needed_but_a_wrong_one_is_refused(yard: Yard) -> None:
+    await connect(yard)
+    with pytest.raises(Unauthorized):
+        await connect(yard, token="wrong")
+
+
+@pytest.mark.parametrize(
+    ("said", "host", "told"),
+    [(None, "127.0.0.1", None), (None, "10.0.0.7", "10.0.0.7"), ("files.example", "10.0.0.7", "files.example")],
+)
+async def test_executors_are_told_where_the_files_are(
+    yard: Yard, said: str | None, host: str, told: str | None
+) -> None:
+    await connect(yard, host, repository=RepositoryAddress(repository_id="r", port=5001, host=said))
+    peer = await yard.connect()
+    await yard.submit()
+    assert [address.host for address in peer.told(Run)[0].repositories] == [told]
+
+
+# --- calls ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_call_is_answered_by_its_number(yard: Yard) -> None:
+    api = await connect(yard)
+    first, second = await api.calls(Ping()), await api.calls(ListNames())
+    await yard.settled()
+    answer = api.answer(first)
+    assert isinstance(answer, Answer)
+    assert read_answer(Ping(), answer) == Pong(generation=yard.store.generation)
+    answer = api.answer(second)
+    assert isinstance(answer, Answer)
+    assert read_answer(ListNames(), answer) == TaskNames(names=())
+
+
+async def test_a_call_that_fails_says_why(yard: Yard) -> None:
+    api = await connect(yard)
+    number = await api.calls(StopTask(task="none"))
+    await yard.settled()
+    assert api.answer(number) == Failure(number=number, code="not_found", message="there is no task 'none'")
+
+
+async def test_a_mistake_of_ours_fails_the_call_only(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = await connect(yard)
+
+    async def broken(_request: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(yard.handler, "answer", broken)
+        number = await api.calls(Ping())
+        await yard.settled()
+    failure = api.answer(number)
+    assert isinstance(failure, Failure)
+    assert failure.code == "internal"
+    assert api.link.closed is None
+
+
+async def test_an_answer_that_no_frame_takes_fails_the_call_only(yard: Yard) -> None:
+    api = await connect(yard)
+    api.link.refuses = Answer
+    number = await api.calls(ListNames())
+    await yard.settled()
+    failure = api.answer(number)
+    assert isinstance(failure, Failure)
+    assert failure.code == "too_large"
+
+
+async def test_a_call_that_waits_holds_up_no_other(yard: Yard) -> None:
+    await yard.submit()
+    api = await connect(yard)
+    waiting = await api.calls(WaitTask(task="hello", timeout=LONG))
+    number = await api.calls(Ping())
+    async with asyncio.timeout(5):
+        while not api.link.sent:
+            await asyncio.sleep(0)
+    assert [message.number for message in api.link.sent] == [number]
+    await api.calls(StopTask(task="hello"))
+    await yard.settled()
+    assert isinstance(api.answer(waiting), Answer)
+
+
+async def test_a_call_that_is_cancelled_is_not_answered(yard: Yard) -> None:
+    await yard.submit()
+    api = await connect(yard)
+    number = await api.calls(WaitTask(task="hello", timeout=LONG))
+    await api.session.received(Cancel(number=number))
+    await api.session.received(Cancel(number=99))
+    await api.session.received(Heartbeat(number=1))
+    async with asyncio.timeout(5):
+        await yard.settled()
+    assert api.link.sent == []
+
+
+async def test_a_number_is_used_once_at_a_time(yard: Yard) -> None:
+    await yard.submit()
+    api = await connect(yard)
+    number = await api.calls(WaitTask(task="hello", timeout=LONG))
+    with pytest.raises(ProtocolError, match="under way"):
+        await api.session.received(Call(number=number, request=Ping()))
+    await api.session.received(Cancel(number=number))
+    await yard.settled()
+    await api.session.received(Call(number=number, request=Ping()))
+    await yard.settled()
+    assert isinstance(api.answer(number), Answer)
+
+
+async def test_there_may_be_too_many_calls(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_api_calls=1) as yard:
+        await yard.submit()
+        api = await connect(yard)
+        await api.calls(WaitTask(task="hello", timeout=LONG))
+        number = await api.calls(Ping())
+        failure = api.answer(number)
+        assert isinstance(failure, Failure)
+        assert failure.code == "unavailable"
+        api.session.closed()
+        await yard.settled()
+
+
+async def test_when_a_session_ends_its_calls_end_but_what_was_written_is_followed(yard: Yard) -> None:
+    await yard.submit("hello")
+    api = await connect(yard)
+    await api.calls(WaitTask(task="hello", timeout=LONG))
+    with yard.commits_held():
+        await api.calls(Submit(items=(submission("late"),)))
+        await asyncio.sleep(0.01)
+        api.session.closed()
+    async with asyncio.timeout(5):
+        await yard.settled()
+    await yard.check_against_store()
+    assert await yard.store.names() == ("hello", "late")
