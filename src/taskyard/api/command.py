@@ -63,7 +63,7 @@ def check_command(arguments: Sequence[str], paths: Collection[str]) -> None:
             raise InvalidInput(f"a word of the command is longer than {LONGEST_WORD} bytes: send it as a file instead")
     position = script_position(arguments)
     if position is None:
-        if not arguments[0].startswith("-"):
+        if not arguments:
             raise InvalidInput("the command is empty: give what would follow 'python', such as 'hello.py 6'")
         return
     script = arguments[position]

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from taskyard.api import v1_answers
 from taskyard.errors import BatchInvalid, InvalidInput, NameTaken, TaskyardError, Unauthorized
 
 PROBLEM_TYPE = "application/problem+json"
@@ -40,13 +41,6 @@ class Problem:
     detail: str
     code: Annotated[str, Field(examples=["invalid_input"])]
     items: tuple[ProblemItem, ...] = ()
-
-
-class V1Error(msgspec.Struct, kw_only=True):
-    """Version 1's only kind of error."""
-
-    status: str = "error"
-    message: str
 
 
 def problem(error: Exception) -> Problem:
@@ -94,8 +88,9 @@ def answer(error: Exception, path: str) -> Response:
         headers["www-authenticate"] = "Bearer"
     if path.startswith(V1_PREFIX):
         status = 400 if isinstance(error, NameTaken) else _V1_STATUS.get(told.status, told.status)
-        body = msgspec.json.encode(V1Error(message=told.detail))
-        return Response(body, status, headers, "application/json")
+        response = v1_answers.answer(v1_answers.V1Error(message=told.detail), status)
+        response.headers.update(headers)
+        return response
     return Response(msgspec.json.encode(told), told.status, headers, PROBLEM_TYPE)
 
 

@@ -13,12 +13,24 @@ from taskyard.api import command, names
 from taskyard.api.downloads import file_response
 from taskyard.api.drafts import Draft
 from taskyard.api.parts import Parts, TheParts
-from taskyard.api.problems import V1_PREFIX, V1Error
+from taskyard.api.problems import V1_PREFIX
 from taskyard.api.results import read_all, text, value
 from taskyard.api.submitting import submit
 from taskyard.api.uploads.form import Form, UploadedFile, read_form, read_urlencoded
 from taskyard.api.uploads.multipart import MEDIA_TYPE
 from taskyard.api.uploads.staging import Staging
+from taskyard.api.v1_answers import (
+    DOWNLOAD,
+    ERRORS,
+    V1Done,
+    V1Error,
+    V1Names,
+    V1Results,
+    V1Status,
+    V1Version,
+    answer,
+    form,
+)
 from taskyard.errors import InvalidInput, NotFound, WrongState
 from taskyard.protocol.messages import (
     DeleteTask,
@@ -32,7 +44,7 @@ from taskyard.protocol.messages import (
 )
 from taskyard.task.model import Failed, FileRef, Finished, ReturnType, Spec, SpecChange, Stream
 
-router = APIRouter(prefix="/api/v1", tags=["version 1"])
+router = APIRouter(prefix="/api/v1", tags=["version 1"], responses=ERRORS)
 
 
 class TrailingSlashes:
@@ -47,101 +59,102 @@ class TrailingSlashes:
         await self._app(scope, receive, send)
 
 
-@router.get("/version")
+@router.get("/version", response_model=V1Version)
 async def get_version() -> Response:
     """The version of this API."""
-    return _json({"version": "1.0"})
+    return answer(V1Version())
 
 
-@router.get("/tasks")
+@router.get("/tasks", response_model=V1Names)
 async def list_tasks(parts: TheParts) -> Response:
     """The names of all tasks."""
     listed = await parts.connector.call(ListNames())
-    return _ok(tasks=listed.names)
+    return answer(V1Names(tasks=listed.names))
 
 
-@router.post("/tasks/{name}", status_code=201)
+@router.post("/tasks/{name}", status_code=201, response_model=V1Done, openapi_extra=form("file", "cmd", "rt"))
 async def create_task(name: str, request: Request, parts: TheParts) -> Response:
     """Create a task from a file, a command and a return type."""
     names.check_name(name)
     async with parts.staging() as staging:
-        form = await _form(request, staging)
-        missing = [part for part in ("file", "cmd", "rt") if part not in form.fields and not _has_file(form, part)]
+        sent = await _form(request, staging)
+        present = sent.fields.keys() | {file.field for file in sent.files}
+        missing = [part for part in ("file", "cmd", "rt") if part not in present]
         if missing:
             raise InvalidInput(
                 f"{' and '.join(missing)} missing: send a multipart form with file (a file), cmd (what follows "
                 "'python', the file's name first) and rt (the return type)"
             )
-        file = _file(form)
+        file = _file(sent)
         assert file is not None
         spec = Spec(
-            arguments=_arguments(form.fields["cmd"], file.path),
+            arguments=_arguments(sent.fields["cmd"], file.path),
             files=(file,),
-            return_type=_return_type(form.fields["rt"]),
+            return_type=_return_type(sent.fields["rt"]),
         )
         await submit(parts, [Draft(name, spec)], staging)
-    return _ok(201)
+    return answer(V1Done(), 201)
 
 
-@router.put("/tasks/{name}")
+@router.put("/tasks/{name}", response_model=V1Done, openapi_extra=form())
 async def update_task(name: str, request: Request, parts: TheParts) -> Response:
     """Replace file, command or return type; what is not sent stays. A running task is stopped first."""
     async with parts.staging() as staging:
-        form = await _form(request, staging)
+        sent = await _form(request, staging)
         detail = await parts.connector.call(GetTask(task=name))
-        change = _change(form, detail)
+        change = _change(sent, detail)
         await staging.publish()
         await parts.connector.call(UpdateTask(task=detail.task.id, change=change))
         staging.committed()
-    return _ok()
+    return answer(V1Done())
 
 
-@router.delete("/tasks/{name}")
+@router.delete("/tasks/{name}", response_model=V1Done, responses={204: {"description": "There is no such task"}})
 async def delete_task(name: str, parts: TheParts) -> Response:
     """Delete a task; stop it first, if it runs."""
     try:
         await parts.connector.call(DeleteTask(task=name))
     except NotFound:
         return Response(status_code=204)
-    return _ok()
+    return answer(V1Done())
 
 
-@router.post("/tasks/{name}/stop")
+@router.post("/tasks/{name}/stop", response_model=V1Done)
 async def stop_task(name: str, parts: TheParts) -> Response:
     """Stop a task."""
     await parts.connector.call(StopTask(task=name))
-    return _ok()
+    return answer(V1Done())
 
 
-@router.post("/tasks/{name}/start")
+@router.post("/tasks/{name}/start", response_model=V1Done | V1Error)
 async def start_task(name: str, parts: TheParts) -> Response:
     """Start a stopped task again."""
     try:
         await parts.connector.call(StartTask(task=name))
     except WrongState as error:
-        return _json(V1Error(message=error.message))
-    return _ok()
+        return answer(V1Error(message=error.message))
+    return answer(V1Done())
 
 
-@router.get("/tasks/{name}/status")
+@router.get("/tasks/{name}/status", response_model=V1Status)
 async def get_status(name: str, parts: TheParts) -> Response:
     """The state of a task, in one word."""
     detail = await parts.connector.call(GetTask(task=name))
-    return _ok(task_status=detail.task.state_name)
+    return answer(V1Status(task_status=detail.task.state_name))
 
 
-@router.get("/tasks/{name}/results")
+@router.get("/tasks/{name}/results", response_model=V1Results | V1Error)
 async def get_results(name: str, parts: TheParts) -> Response:
     """What a finished task returned, or what a failed one printed on stderr."""
     detail = await parts.connector.call(GetTask(task=name))
     if not detail.task.has_ended:
-        return _json(
+        return answer(
             V1Error(message=f"task {name!r} is {detail.task.state_name}: it has no results until it has ended")
         )
-    return _ok(task_status=detail.task.state_name, results=await _results(parts, detail))
+    return answer(V1Results(task_status=detail.task.state_name, results=await _results(parts, detail)))
 
 
-@router.get("/tasks/{name}/download")
+@router.get("/tasks/{name}/download", response_class=Response, responses=DOWNLOAD)
 async def download(name: str, request: Request, parts: TheParts) -> Response:
     """The uploaded file."""
     file = await parts.connector.call(GetFile(task=name))
@@ -161,10 +174,6 @@ async def _form(request: Request, staging: Staging) -> Form:
     if content_type.lower().startswith(MEDIA_TYPE):
         return await read_form(request.stream(), content_type, staging, max_files=1)
     return await read_urlencoded(request.stream())
-
-
-def _has_file(form: Form, part: str) -> bool:
-    return any(file.field == part for file in form.files)
 
 
 def _file(form: Form) -> FileRef | None:
@@ -208,11 +217,3 @@ def _change(form: Form, detail: TaskDetail) -> SpecChange:
         files=msgspec.UNSET if file is None else files,
         return_type=_return_type(form.fields["rt"]) if "rt" in form.fields else msgspec.UNSET,
     )
-
-
-def _ok(status: int = 200, **more: Any) -> Response:
-    return _json({"status": "ok", **more}, status)
-
-
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, media_type="application/json")

@@ -62,7 +62,10 @@ async def test_files_may_be_larger_than_other_bodies(port: int, form: str, size:
         assert (await http.answer())[0] == status
 
 
-async def test_bytes_are_counted_where_no_size_is_declared(port: int, tmp_path: Path) -> None:
+async def test_bytes_are_counted_where_no_size_is_declared(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "LINGER", 0.1)
     async with Browserless.connected(port) as http:
         await http.send("POST /api/v2/tasks HTTP/1.1", "Host: localhost", FORM, "Transfer-Encoding: chunked")
         http.writer.write(b"%x\r\n%s\r\n" % (len(PART), PART))

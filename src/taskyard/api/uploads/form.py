@@ -86,7 +86,7 @@ class _FormReader:
         self._part = part
         if part.filename is None:
             return
-        if len(self.form.files) >= self._max_files:
+        if part.field != ZIP and part.filename and len(self.form.files) >= self._max_files:
             raise TooLarge(f"the form has more than {self._max_files} files")
         self._receiver = Receiver(self._staging)
 
@@ -115,8 +115,10 @@ class _FormReader:
             if self.form.zip is not None:
                 raise InvalidInput("the form has two parts 'zip': send one")
             self.form.zip = await receiver.finish_on_disk()
-        elif part.filename == "" and receiver.size == 0:
-            return  # what a browser sends where no file was chosen
+        elif part.filename == "":
+            if receiver.size:
+                raise InvalidInput(f"a file in the part {part.field!r} has no name: send it with one")
+            # Without content it is what a browser sends where no file was chosen.
         else:
             self.form.files.append(UploadedFile(part.field, part.filename, await receiver.finish()))
 
