@@ -71,10 +71,12 @@ class Performer:
         for fence, (_, output) in recovered.items():
             self._deliveries.add(fence, output)
         self._executions: dict[Fence, Execution] = {}
+        self._attempts: set[asyncio.Task[None]] = set()
         self._link: Link[ExecutorMessage] | None = None
         self._confirmed_at = 0.0
         self._look = LONGEST_LOOK
         self._fed = asyncio.Event()
+        self._session_closed = asyncio.Event()
 
     @property
     def holds(self) -> tuple[Fence, ...]:
@@ -89,6 +91,7 @@ class Performer:
     def open(self, link: Link[ExecutorMessage], welcome: Welcome) -> Session:
         """A session has been opened."""
         self._link = link
+        self._session_closed.clear()
         self._confirmed_at = link.renewed_at
         self._look = min(LONGEST_LOOK, welcome.intervals.deadline / 10)
         self._deliveries.attach(link)
@@ -102,6 +105,7 @@ class Performer:
     def closed(self) -> None:
         """The session has ended."""
         self._link = None
+        self._session_closed.set()
         self._deliveries.detach()
 
     def feed(self, stimulus: Stimulus) -> None:
@@ -118,13 +122,18 @@ class Performer:
             self.feed(Tick(now=clock.now(), confirmed_at=self._confirmed_at))
 
     async def end(self) -> None:
-        """End every attempt, with its outcome, and let the manager acknowledge."""
+        """End every attempt, with its outcome, let the manager acknowledge, and end the session."""
         self.feed(ShutDown())
         await self._until_empty(lambda: self.holds, self._settings.drain_grace)
         self.feed(GraceOver())
         if not await self._until_empty(lambda: self.holds, END_TIMEOUT):
-            log.error("attempts_left", attempts=[fence.task_id for fence in self.holds])
+            log.error("attempts_left", task_ids=[fence.task_id for fence in self.holds])
+            for task in self._attempts:
+                task.cancel()
         await self._until_empty(lambda: self.finished if self._link is not None else (), ACKNOWLEDGE_TIMEOUT)
+        if self._link is not None:
+            self._link.close()
+            await self._session_closed.wait()
 
     async def _until_empty(self, remaining: Callable[[], tuple[Fence, ...]], timeout: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -174,6 +183,8 @@ class Performer:
             lambda outcome: self._spool.save(fence, outcome),
         )
         task = self._tasks.create_task(execution.perform())
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
         task.add_done_callback(lambda _: self._executions.pop(fence))
 
 

@@ -31,6 +31,9 @@ from taskyard.settings import MIB, ExecutorSettings
 #: Largest frame that the manager may send, in bytes: a ``Run`` with the files that travel inside it.
 MAX_FRAME = 64 * MIB
 
+#: Seconds in which what escaped from attempts must have died when the executor ends.
+CLEAR_TIMEOUT = 10.0
+
 log = structlog.get_logger()
 
 
@@ -50,7 +53,11 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
         try:
             await _serve(settings, token, me, attempts, tools, stop)
         finally:
-            await _clear(runner, attempts)
+            try:
+                async with asyncio.timeout(CLEAR_TIMEOUT):
+                    await _clear(runner, attempts)
+            except TimeoutError:
+                log.error("processes_left", timeout=CLEAR_TIMEOUT)
             await repositories.close()
 
 

@@ -98,6 +98,7 @@ async def keep_dialling(
         try:
             await dial(address, codec, hello, opened, usage, handshake_timeout=handshake_timeout)
             error: TaskyardError = Unavailable("the session was closed here")
+            logged = error.message  # no news to anybody
         except TaskyardError as raised:
             error = raised
         # A session that ends as soon as it opens must not be tried again and again without a pause.

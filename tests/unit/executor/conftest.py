@@ -184,7 +184,8 @@ async def executor(manager: Manager, settings: ExecutorSettings) -> AsyncIterato
 
 
 class Repository(ThreadingHTTPServer):
-    """The repository of an API Server, over real HTTP. ``answer`` replaces every answer by that status."""
+    """The repository of an API Server, over real HTTP. ``answers`` are statuses of the next requests, whatever they ask.
+    Requests wait while ``held`` is set."""
 
     daemon_threads = True
 
@@ -192,7 +193,10 @@ class Repository(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), RepositoryRequest)
         self.files: dict[str, bytes] = {}
         self.requests: list[tuple[str, str, str]] = []
-        self.answer: int | None = None
+        self.answers: list[int] = []
+        self.held = False
+        self.requested = threading.Event()
+        self.released = threading.Event()
 
     @property
     def address(self) -> RepositoryAddress:
@@ -217,7 +221,7 @@ class RepositoryRequest(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers["Content-Length"]))
         sha256 = self._sha256()
         good = hashlib.sha256(content).hexdigest() == sha256
-        if good and self.server.answer is None:
+        if good:
             self.server.files[sha256] = content
         self._answer(201 if good else 422, b"")
 
@@ -230,7 +234,10 @@ class RepositoryRequest(BaseHTTPRequestHandler):
         return sha256
 
     def _answer(self, status: int, content: bytes) -> None:
-        self.send_response(self.server.answer or status)
+        self.server.requested.set()
+        if self.server.held:
+            self.server.released.wait(TIMEOUT)
+        self.send_response(self.server.answers.pop(0) if self.server.answers else status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -244,6 +251,7 @@ def repository_serving() -> Iterator[Repository]:
         try:
             yield server
         finally:
+            server.released.set()
             server.shutdown()
             thread.join()
 

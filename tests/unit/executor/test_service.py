@@ -2,18 +2,542 @@
 
 from __future__ import annotations
 
-from taskyard.protocol.messages import Started
-from taskyard.task.model import Stream
+import asyncio
+import contextlib
+import sys
+import textwrap
+from pathlib import Path
 
-from .conftest import Manager, run
+import msgspec
+import psutil
+import pytest
+
+from taskyard.executor import service
+from taskyard.protocol.messages import (
+    Acknowledge,
+    Drain,
+    Draining,
+    Finished,
+    Intervals,
+    Keep,
+    Kill,
+    Rejected,
+    Started,
+    Stop,
+    Stopped,
+)
+from taskyard.settings import ExecutorSettings
+from taskyard.task.model import Fence, Reason, ReturnType, Stream
+from tests.unit.executor.conftest import TIMEOUT, Manager, Repository, executing, fence, run, script, serving
+
+A, B = fence("a"), fence("b")
+FAST = Intervals(heartbeat=0.1, deadline=0.5, lease=5.0)
+FOREVER = "import os, time; print(os.getpid()); time.sleep(600)"
+STUBBORN = "import signal; signal.signal(15, signal.SIG_IGN); " + FOREVER
+UPON_TERM = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[1])))
+print(os.getpid())
+time.sleep(600)
+"""
 
 
-async def test_runs_a_script(manager: Manager, executor: object) -> None:
-    manager.send(
-        run("import sys; print('hello', sys.argv[1]); print('oh', file=sys.stderr)", arguments=("script.py", "6"))
+async def pid_of(manager: Manager, of: Fence | None = None) -> int:
+    """The id of a process that has printed it."""
+    return int(await manager.until(lambda: manager.printed(of=of) if manager.printed(of=of).endswith(b"\n") else None))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def death_of(pid: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        await asyncio.to_thread(psutil.Process(pid).wait, TIMEOUT)
+
+
+class TestRun:
+    async def test_runs_a_script(self, manager: Manager, executor: object) -> None:
+        text = "import sys; print('hello', sys.argv[1]); print('oh', file=sys.stderr)"
+        manager.send(run(text, arguments=("script.py", "6")))
+        outcome = (await manager.finished()).outcome
+        assert (outcome.exit_code, outcome.reason, outcome.stopped) == (0, None, False)
+        assert 0 < outcome.started_at <= outcome.ended_at
+        assert outcome.peak_memory > 0
+        assert outcome.cpu_time > 0
+        assert (outcome.last_sequence, outcome.dropped) == (2, 0)
+        assert manager.printed() == b"hello 6\n"
+        assert manager.printed(Stream.STDERR) == b"oh\n"
+        assert isinstance(manager.heard[0], Started)
+        assert isinstance(manager.heard[-1], Finished)
+
+    async def test_introduces_itself(self, manager: Manager, executor: object) -> None:
+        hello = manager.hellos[0]
+        assert (hello.name, hello.token, hello.capacity["slots"]) == ("one", "a-token", 1000)
+        assert hello.executor_id
+        assert hello.boot_id
+        assert "process group" in hello.confinement[0]
+        assert hello.software.startswith("taskyard ")
+
+    async def test_where_it_runs(
+        self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("TASKYARD_EXECUTOR_TOKEN", "never-to-be-seen")
+        text = (
+            "import json, os, sys; print(json.dumps([dict(os.environ), os.getcwd(), os.listdir(), sys.stdin.read()]))"
+        )
+        files = (script(text), script("", "deep/data.txt"))
+        manager.send(run(text, files=files, env={"MINE": "1"}, secrets={"KEY": "2"}, return_type=ReturnType.JSON))
+        assert (await manager.finished()).outcome.succeeded
+        environment, directory, listing, stdin = msgspec.json.decode(manager.printed())
+        assert "never-to-be-seen" not in str(environment)
+        assert {name: environment[name] for name in ("MINE", "KEY", "TASKYARD_TASK_ID", "TASKYARD_ATTEMPT")} == {
+            "MINE": "1",
+            "KEY": "2",
+            "TASKYARD_TASK_ID": "task-1",
+            "TASKYARD_ATTEMPT": "1",
+        }
+        assert Path(directory).is_relative_to(tmp_path)
+        assert (sorted(listing), stdin) == (["deep", "script.py"], "")
+
+    async def test_the_slot_is_used_again(self, manager: Manager, executor: object, tmp_path: Path) -> None:
+        for number in range(3):
+            manager.send(run("", of=fence(f"t{number}")))
+            await manager.finished(fence(f"t{number}"))
+        manager.send(run(FOREVER, of=A), run(FOREVER, of=B))
+        assert (await manager.heard_of(Rejected)).fence == B
+
+    async def test_nothing_is_left_on_disk(self, manager: Manager, settings: ExecutorSettings, tmp_path: Path) -> None:
+        async with executing(settings):
+            await manager.until(lambda: manager.links)
+            manager.send(run("print(1); open('x', 'w')"))
+            await manager.finished()
+        folder = tmp_path / "data" / "executors" / "one"
+        for name in ("attempts", "spool", "cache", "discarded"):
+            assert list((folder / name).iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("text", "reason", "says"),
+        [
+            ("import sys; sys.exit(3)", Reason.EXIT, "code 3"),
+            ("raise ValueError", Reason.EXIT, "code 1"),
+            ("import os; os.kill(os.getpid(), 9)", Reason.SIGNAL, "signal 9"),
+            ("print('{')", Reason.OUTPUT, "line 2, column 1"),
+            ("print(' ' * 100_000, '{')", Reason.OUTPUT, "line 2, column 1"),
+        ],
     )
-    finished = await manager.finished()
-    assert (finished.outcome.exit_code, finished.outcome.reason) == (0, None)
-    assert manager.printed() == b"hello 6\n"
-    assert manager.printed(Stream.STDERR) == b"oh\n"
-    assert isinstance(manager.heard[0], Started)
+    async def test_failures(self, manager: Manager, executor: object, text: str, reason: Reason, says: str) -> None:
+        manager.send(run(text, return_type=ReturnType.JSON))
+        outcome = (await manager.finished()).outcome
+        assert outcome.reason is reason
+        assert says in outcome.message
+
+    async def test_timeout(self, manager: Manager, executor: object) -> None:
+        manager.send(run(STUBBORN, timeout=0.5, grace=0.1))
+        outcome = (await manager.finished()).outcome
+        assert (outcome.reason, outcome.signal, outcome.stopped) == (Reason.TIMEOUT, 9, False)
+
+    async def test_cannot_start(self, manager: Manager, settings: ExecutorSettings) -> None:
+        async with executing(settings.model_copy(update={"python": "/nowhere/python"})):
+            await manager.until(lambda: manager.links)
+            manager.send(run(""))
+            outcome = (await manager.finished()).outcome
+        assert outcome.reason is Reason.START
+        assert "/nowhere/python" in outcome.message
+
+    async def test_bad_file(self, manager: Manager, executor: object) -> None:
+        manager.send(run("", files=(script(""), script("", "../escape.py"))))
+        outcome = (await manager.finished()).outcome
+        assert outcome.reason is Reason.FILES
+        assert "'../escape.py'" in outcome.message
+
+    async def test_an_error_of_ours_costs_one_attempt(
+        self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("taskyard.executor.workspace.Workspace.environment", lambda *_: 1 / 0)
+            manager.send(run("", of=A))
+            assert (await manager.finished(A)).outcome.reason is Reason.START
+        manager.send(run("", of=B))
+        assert (await manager.finished(B)).outcome.succeeded
+
+
+class TestStop:
+    async def test_ends_in_order(self, manager: Manager, executor: object) -> None:
+        manager.send(run(UPON_TERM, arguments=("script.py", "7")))
+        await pid_of(manager)
+        manager.send(Stop(fence=fence(), grace=600))
+        outcome = (await manager.finished()).outcome
+        assert (outcome.stopped, outcome.exit_code, outcome.reason) == (True, 7, None)
+
+    async def test_kills_the_whole_tree_after_the_grace(self, manager: Manager, executor: object) -> None:
+        text = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {STUBBORN!r}])"
+        manager.send(run(text, arguments=("script.py",)))
+        child = await pid_of(manager)
+        manager.send(Stop(fence=fence(), grace=0.1))
+        assert (await manager.finished()).outcome.stopped
+        assert not is_alive(child)
+
+    @pytest.mark.parametrize("text", [FOREVER, ""])
+    async def test_before_it_has_begun(self, manager: Manager, executor: object, text: str) -> None:
+        manager.send(run(text), Stop(fence=fence(), grace=600))
+        outcome = (await manager.finished()).outcome
+        assert outcome.stopped
+        assert outcome.exit_code is None
+
+    async def test_before_it_has_arrived(self, manager: Manager, executor: object) -> None:
+        manager.send(Stop(fence=fence(), grace=1), run("print(1)"))
+        await manager.heard_of(Rejected)
+        assert [type(one) for one in manager.heard] == [Stopped, Rejected]
+
+    async def test_while_it_downloads(self, manager: Manager, executor: object, repository: Repository) -> None:
+        repository.held = True
+        manager.send(run("", files=(repository.add(b"x"),), repositories=(repository.address,)))
+        await asyncio.to_thread(repository.requested.wait)
+        manager.send(Stop(fence=fence(), grace=600))
+        outcome = (await manager.finished()).outcome
+        assert (outcome.stopped, outcome.exit_code) == (True, None)
+
+    async def test_kill(self, manager: Manager, executor: object) -> None:
+        manager.send(run(STUBBORN, of=A))
+        pid = await pid_of(manager, A)
+        manager.send(Kill(fence=A), run("print(2)", of=B))  # which takes the room of the first
+        await manager.finished(B)
+        assert not is_alive(pid)
+        assert not any(isinstance(one, Finished) and one.fence == A for one in manager.heard)
+
+    async def test_kill_before_it_has_begun(self, manager: Manager, executor: object) -> None:
+        manager.send(run(FOREVER, of=A), Kill(fence=A), run("", of=B))
+        await manager.finished(B)
+        assert {one.fence for one in manager.heard if isinstance(one, Finished | Started)} == {B}
+
+    async def test_kill_while_it_uploads(self, manager: Manager, executor: object, repository: Repository) -> None:
+        repository.held = True
+        text = "import os; open(os.environ['TASKYARD_OUTPUT'] + '/a', 'w').write('x')"
+        manager.send(run(text, of=A, repositories=(repository.address,)))
+        await asyncio.to_thread(repository.requested.wait)
+        manager.send(Kill(fence=A), run("", of=B))
+        await manager.finished(B)
+        assert not any(isinstance(one, Finished) and one.fence == A for one in manager.heard)
+
+
+class TestFiles:
+    async def test_both_ways(self, manager: Manager, executor: object, repository: Repository) -> None:
+        text = """
+            import os, pathlib
+            content = pathlib.Path("in/data.bin").read_bytes()
+            pathlib.Path("in/data.bin").write_bytes(b"changed")
+            folder = pathlib.Path(os.environ["TASKYARD_OUTPUT"])
+            (folder / "deep").mkdir()
+            (folder / "deep" / "copy.bin").write_bytes(content[::-1])
+        """
+        code = script(textwrap.dedent(text))
+        data = repository.add(bytes(range(256)) * 1000, "in/data.bin")
+        for attempt in (1, 2):
+            of = fence(attempt=attempt)
+            manager.send(run("", of=of, files=(code, data), repositories=(repository.address,)))
+            (artifact,) = (await manager.finished(of)).outcome.artifacts
+            assert artifact.path == "deep/copy.bin"
+            assert repository.files[artifact.sha256] == repository.files[data.sha256][::-1]
+
+    async def test_cannot_be_had(self, manager: Manager, executor: object, repository: Repository) -> None:
+        data = repository.add(b"x", "data.bin")
+        repository.files.clear()
+        manager.send(run("", files=(data,), repositories=(repository.address,)))
+        outcome = (await manager.finished()).outcome
+        assert outcome.reason is Reason.FILES
+        assert "'data.bin' could not be downloaded" in outcome.message
+        assert "answered 404" in outcome.message
+
+    async def test_too_many_artifacts(self, manager: Manager, settings: ExecutorSettings) -> None:
+        text = "import os\nfor n in range(3): open(os.environ['TASKYARD_OUTPUT'] + f'/{n}', 'w')"
+        async with executing(settings.model_copy(update={"max_artifacts": 2})):
+            await manager.until(lambda: manager.links)
+            manager.send(run(text))
+            outcome = (await manager.finished()).outcome
+        assert outcome.reason is Reason.OUTPUT
+        assert "max_artifacts" in outcome.message
+        assert outcome.artifacts == ()
+
+    async def test_artifacts_that_nobody_takes(
+        self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("taskyard.executor.artifacts.PAUSES", ())
+        manager.send(run("import os, sys; open(os.environ['TASKYARD_OUTPUT'] + '/a', 'w'); sys.exit(1)"))
+        outcome = (await manager.finished()).outcome
+        assert outcome.reason is Reason.EXIT
+        assert "code 1; the artifacts could not be uploaded" in outcome.message
+
+
+class TestOutput:
+    async def test_is_live(self, manager: Manager, executor: object) -> None:
+        manager.send(run("print('first'); import time; time.sleep(600)"))
+        await manager.until(lambda: manager.printed() == b"first\n")
+        manager.send(Kill(fence=fence()))
+
+    async def test_a_flood_is_cut_with_a_count(self, manager: Manager, settings: ExecutorSettings) -> None:
+        text = "import os\nfor _ in range(1000): os.write(1, b'x' * 100_000)\nos.write(2, b'end')"
+        memory = psutil.Process().memory_info().rss
+        async with executing(settings.model_copy(update={"max_output": 1_000_000})):
+            await manager.until(lambda: manager.links)
+            manager.send(run(text, return_type=ReturnType.TEXT))
+            outcome = (await manager.finished()).outcome
+        assert outcome.reason is Reason.OUTPUT
+        assert "99000000 bytes of stdout were not kept" in outcome.message
+        assert outcome.dropped == 99_000_000
+        assert manager.printed() == b"x" * 1_000_000
+        assert manager.printed(Stream.STDERR) == b"end"
+        assert manager.output[fence()][outcome.last_sequence] == (Stream.STDOUT, b"", 99_000_000)
+        assert psutil.Process().memory_info().rss - memory < 50_000_000
+
+    async def test_waits_on_disk_while_the_manager_is_slow(self, manager: Manager, executor: object) -> None:
+        manager.silent = True
+        manager.send(run("import os; os.write(1, b'x' * 5_000_000); print('end')"))
+        await manager.heard_of(Started)
+        await manager.until(lambda: len(manager.printed()) > 900_000)
+        assert len(manager.printed()) < 2_000_000
+        manager.silent = False
+        manager.link.close()
+        await manager.finished()
+        assert manager.printed() == b"x" * 5_000_000 + b"end\n"
+
+    async def test_the_spool_is_bounded(self, manager: Manager, settings: ExecutorSettings) -> None:
+        manager.silent = True
+        async with executing(settings.model_copy(update={"max_spool": 200_000})):
+            await manager.until(lambda: manager.links)
+            manager.send(run("import os; os.write(1, b'x' * 5_000_000)"))
+            outcome = (await manager.finished()).outcome
+        assert len(manager.printed()) <= 200_000
+        assert len(manager.printed()) + outcome.dropped == 5_000_000
+
+    async def test_a_full_disk_loses_output_but_no_outcome(
+        self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("taskyard.executor.spool.OutputLog.append", full)
+        monkeypatch.setattr("taskyard.executor.spool.Spool.save", full)
+        manager.send(run("print('lost'); import sys; print('too', file=sys.stderr)"))
+        outcome = (await manager.finished()).outcome
+        assert (outcome.exit_code, outcome.last_sequence, outcome.dropped) == (0, 0, 9)
+
+    async def test_a_descendant_that_left_may_hold_the_pipe(self, manager: Manager, executor: asyncio.Event) -> None:
+        escaping = f"import os, time; os.setsid(); {FOREVER}"
+        text = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {escaping!r}]); sys.stdin.read()\n"
+        text += "import time; time.sleep(1)"
+        manager.send(run(text))
+        pid = await pid_of(manager)
+        outcome = (await manager.finished()).outcome
+        assert outcome.succeeded
+        executor.set()
+        await death_of(pid)
+
+
+class TestSession:
+    async def test_rides_through_a_restart_of_the_manager(self, settings: ExecutorSettings, tmp_path: Path) -> None:
+        go = tmp_path / "go"
+        text = (
+            f"import os, time\nprint('before')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.01)\nprint('after')"
+        )
+        manager = Manager()
+        async with serving(manager):
+            port = manager.port
+            settings = settings.model_copy(update={"manager_port": port})
+            stop = asyncio.Event()
+            task = asyncio.create_task(service.run(settings, "", stop))
+            await manager.until(lambda: manager.links)
+            manager.send(run(text))
+            await manager.until(lambda: manager.printed() == b"before\n")
+        go.touch()
+        manager.on_hello = lambda hello, link: link.send(*(Keep(fence=one) for one in hello.holds))
+        async with serving(manager, port):
+            await manager.until(lambda: len(manager.links) > 1)
+            assert {*manager.hellos[1].holds, *manager.hellos[1].finished} == {fence()}
+            assert manager.hellos[1].boot_id == manager.hellos[0].boot_id
+            outcome = (await manager.finished()).outcome
+            assert outcome.succeeded
+            assert manager.printed() == b"before\nafter\n"
+            assert outcome.last_sequence == max(manager.output[fence()])
+            stop.set()
+            await task
+
+    async def test_outcomes_survive_a_restart_of_the_executor(
+        self, manager: Manager, settings: ExecutorSettings
+    ) -> None:
+        manager.silent = True
+        async with executing(settings):
+            await manager.until(lambda: manager.links)
+            manager.send(run("print('kept')"))
+            first = await manager.finished(acknowledge=False)
+            manager.link.close()
+        manager.heard.clear()
+        manager.output.clear()
+        manager.silent = False
+        connected = len(manager.links)
+        async with executing(settings):
+            await manager.until(lambda: len(manager.links) > connected)
+            hello = manager.hellos[-1]
+            assert (hello.finished, hello.holds) == ((fence(),), ())
+            assert hello.executor_id == manager.hellos[0].executor_id
+            assert hello.boot_id != manager.hellos[0].boot_id
+            again = await manager.finished(acknowledge=False)
+            assert again == first
+            assert manager.printed() == b"kept\n"
+            manager.send(Acknowledge(fence=fence(), discarded=True))
+        folder = settings.data_dir / "executors" / "one"
+        (aside,) = (folder / "discarded").iterdir()
+        assert msgspec.json.decode(aside.read_bytes())["outcome"][
+            "exit_code" if first.outcome.exit_code else "last_sequence"
+        ]
+        assert list((folder / "spool").iterdir()) == []
+
+    async def test_attempts_of_a_killed_executor_are_dead_before_the_next_hello(
+        self, manager: Manager, settings: ExecutorSettings, tmp_path: Path
+    ) -> None:
+        program = tmp_path / "program.py"
+        program.write_text(
+            "import asyncio, sys\nfrom pathlib import Path\n"
+            "from taskyard.executor.service import run\nfrom taskyard.settings import ExecutorSettings\n"
+            f"settings = ExecutorSettings(data_dir=Path({str(settings.data_dir)!r}), "
+            f"manager_port={manager.port}, name='one')\n"
+            "async def main(): await run(settings, '', asyncio.Event())\n"
+            "asyncio.run(main())\n"
+        )
+        process = await asyncio.create_subprocess_exec(sys.executable, str(program), stderr=asyncio.subprocess.DEVNULL)
+        await manager.until(lambda: manager.links)
+        manager.send(run(STUBBORN))
+        pid = await pid_of(manager)
+        process.kill()
+        await process.wait()
+        assert is_alive(pid)
+        alive: list[bool] = []
+        manager.on_hello = lambda hello, link: alive.append(is_alive(pid))
+        async with executing(settings):
+            await manager.until(lambda: len(manager.links) > 1)
+            assert alive == [False]
+            hello = manager.hellos[1]
+            assert (hello.holds, hello.finished) == ((), ())
+
+    async def test_the_deadline_kills(self, settings: ExecutorSettings) -> None:
+        manager = Manager()
+        async with serving(manager, intervals=FAST):
+            settings = settings.model_copy(update={"manager_port": manager.port})
+            stop = asyncio.Event()
+            task = asyncio.create_task(service.run(settings, "", stop))
+            await manager.until(lambda: manager.links)
+            manager.send(run(STUBBORN))
+            pid = await pid_of(manager)
+            await asyncio.sleep(2 * FAST.deadline)  # echoes confirm the lease again and again
+            assert is_alive(pid)
+        await death_of(pid)
+        async with serving(manager, manager.port, FAST):
+            await manager.until(lambda: len(manager.links) > 1)
+            assert manager.hellos[-1].holds == ()
+            stop.set()
+            await task
+
+    async def test_a_bad_message_ends_the_session_only(self, manager: Manager, executor: object) -> None:
+        manager.send(run("", of=Fence("../..", "x", 1)))
+        await manager.until(lambda: len(manager.links) > 1)
+        manager.send(run(""))
+        assert (await manager.finished()).outcome.succeeded
+
+
+class TestEnd:
+    async def test_running_attempts_get_a_while(self, manager: Manager, settings: ExecutorSettings) -> None:
+        async with executing(settings.model_copy(update={"drain_grace": 20.0})) as stop:
+            await manager.until(lambda: manager.links)
+            manager.send(run("print('begun'); import time; time.sleep(0.3)"))
+            await manager.until(manager.printed)
+            stop.set()
+            assert (await manager.finished()).outcome.succeeded
+        assert any(isinstance(one, Draining) and one.draining for one in manager.heard)
+
+    async def test_then_they_are_ended(self, manager: Manager, settings: ExecutorSettings) -> None:
+        async with executing(settings) as stop:
+            await manager.until(lambda: manager.links)
+            manager.send(run(UPON_TERM, arguments=("script.py", "0"), grace=600.0))
+            pid = await pid_of(manager)
+            stop.set()
+            outcome = (await manager.finished()).outcome
+        assert (outcome.reason, outcome.exit_code) == (Reason.DRAINED, 0)
+        assert not is_alive(pid)
+
+    async def test_what_downloads_is_given_back(
+        self, manager: Manager, settings: ExecutorSettings, repository: Repository
+    ) -> None:
+        repository.held = True
+        async with executing(settings) as stop:
+            await manager.until(lambda: manager.links)
+            manager.send(run("", files=(repository.add(b"x"),), repositories=(repository.address,)))
+            await asyncio.to_thread(repository.requested.wait)
+            stop.set()
+            assert (await manager.finished()).outcome.reason is Reason.DRAINED
+
+    async def test_uploads_are_given_up(
+        self, manager: Manager, settings: ExecutorSettings, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("taskyard.executor.execution.UPLOAD_AFTER_SHUTDOWN", 0.05)
+        repository.held = True
+        async with executing(settings) as stop:
+            await manager.until(lambda: manager.links)
+            text = "import os; open(os.environ['TASKYARD_OUTPUT'] + '/a', 'w').write('x')"
+            manager.send(run(text, repositories=(repository.address,)))
+            await asyncio.to_thread(repository.requested.wait)
+            stop.set()
+            outcome = (await manager.finished()).outcome
+        assert outcome.reason is Reason.FILES
+        assert "before the artifacts were uploaded" in outcome.message
+
+    async def test_without_a_manager(self, settings: ExecutorSettings) -> None:
+        async with executing(settings.model_copy(update={"manager_port": 1})):
+            pass
+
+    async def test_a_manager_that_does_not_acknowledge(
+        self, manager: Manager, settings: ExecutorSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("taskyard.executor.performer.ACKNOWLEDGE_TIMEOUT", 0.05)
+        async with executing(settings):
+            await manager.until(lambda: manager.links)
+            manager.send(run(""))
+            await manager.finished(acknowledge=False)
+
+    async def test_what_cannot_be_ended_holds_nothing_up(
+        self, manager: Manager, settings: ExecutorSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("taskyard.executor.performer.END_TIMEOUT", 0.05)
+        monkeypatch.setattr("taskyard.executor.processes.ProcessGroup.gone", lambda _: asyncio.Event().wait())
+        async with executing(settings) as stop:
+            await manager.until(lambda: manager.links)
+            manager.send(run(FOREVER))
+            await pid_of(manager)
+            stop.set()
+        assert not any(isinstance(one, Finished) for one in manager.heard)
+
+    async def test_what_cannot_be_killed_holds_nothing_up(
+        self, manager: Manager, settings: ExecutorSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("taskyard.executor.service.CLEAR_TIMEOUT", 0.05)
+        async with executing(settings):
+            await manager.until(lambda: manager.links)
+            monkeypatch.setattr("taskyard.executor.runner.FreshRunner.bury", lambda *_: asyncio.Event().wait())
+
+    async def test_cancelled_it_leaves_no_process(self, manager: Manager, settings: ExecutorSettings) -> None:
+        task = asyncio.create_task(service.run(settings, "", asyncio.Event()))
+        await manager.until(lambda: manager.links)
+        manager.send(run(STUBBORN))
+        pid = await pid_of(manager)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert not is_alive(pid)
+
+    async def test_drained_by_the_manager(self, manager: Manager, executor: object) -> None:
+        manager.send(Drain(), run(""))
+        assert "draining" in (await manager.heard_of(Rejected)).message
+        manager.send(Drain(draining=False), run(""))
+        assert (await manager.finished()).outcome.succeeded
