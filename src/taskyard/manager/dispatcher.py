@@ -98,8 +98,9 @@ class Dispatcher:
         if isinstance(result, Task) and result.is_open:
             return
         self._live.close(fence)
-        if (hold := self._fleet.hold(fence)) is not None:
-            self._fleet.release(hold)
+        hold = self._fleet.hold(fence)
+        assert hold is not None, "an attempt has its room until its one end is committed"
+        self._fleet.release(hold)
         if isinstance(result, Task) and isinstance(result.state, Created):
             self.enqueue(result)
         else:

@@ -106,8 +106,8 @@ class Views:
                     return page
                 if waiter is not None:
                     await asyncio.wait([waiter], timeout=remaining)
-                elif not await self._store.changed(task_id, task.version, remaining):
-                    return page
+                else:
+                    await self._store.changed(task_id, task.version, remaining)
             finally:
                 if waiter is not None:
                     self._live.give_up(task_id, number, waiter)

@@ -146,9 +146,7 @@ async def test_a_call_that_waits_holds_up_no_other(yard: Yard) -> None:
     api = await connect(yard)
     waiting = await api.calls(WaitTask(task="hello", timeout=LONG))
     number = await api.calls(Ping())
-    async with asyncio.timeout(5):
-        while not api.link.sent:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(api.link.used.wait(), 5)
     assert [message.number for message in api.link.sent] == [number]
     await api.calls(StopTask(task="hello"))
     await yard.settled()

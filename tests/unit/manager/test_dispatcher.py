@@ -306,6 +306,22 @@ async def test_what_cannot_be_written_off_yet_is_tried_until_it_can(
     assert peer.free == 1
 
 
+async def test_what_cannot_be_written_off_is_left_to_the_next_manager(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskyard.manager.dispatcher.PAUSE_AFTER_FAILURE", 0.001)
+    peer = await yard.connect()
+    await yard.running(peer)
+    yard.fails("report", FULL, times=1_000_000)
+    peer.leaves()
+    await yard.admit()
+    await asyncio.sleep(0.01)
+    assert yard.tasks.under_way
+    yard.parts.close()
+    await yard.settled()
+    assert (await yard.task("hello")).is_open
+
+
 async def test_nothing_is_placed_after_the_end(yard: Yard) -> None:
     await yard.submit()
     yard.parts.close()

@@ -45,6 +45,7 @@ class RecordingLink:
         self.renewed_at = renewed_at
         self.peer_host = peer_host
         self.sent: list[Any] = []
+        self.used = asyncio.Event()
         self.closed: tuple[str, str] | None = None
         self.refuses: type | tuple[()] = ()
 
@@ -53,6 +54,7 @@ class RecordingLink:
             raise TooLarge("no frame takes it")
         if self.closed is None:
             self.sent += messages
+            self.used.set()
 
     async def drained(self) -> None:
         pass
@@ -230,7 +232,7 @@ async def opened(folder: Path, **settings: Any) -> AsyncIterator[Yard]:
         await store.close()
 
 
-def submission(name: str = "hello", *, task_id: str = "", **spec: Any) -> Submission:
+def submission(name: str = "hello", task_id: str = "", **spec: Any) -> Submission:
     body = Spec(**{"arguments": ("hello.py", "6"), "files": (SCRIPT,)} | spec)
     return Submission(task_id=task_id or str(uuid.uuid4()), name=name, spec=body)
 
