@@ -23,8 +23,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 demo: setup ## Show in one go what Taskyard does; PORT=6001, MANAGER_PORT=..., EXECUTOR_PORT=... choose other ports
-	$(BIN)/python examples/demo.py $(if $(PORT),--port $(PORT)) $(if $(MANAGER_PORT),--manager-port $(MANAGER_PORT)) \
-		$(if $(EXECUTOR_PORT),--executor-port $(EXECUTOR_PORT))
+	@$(BIN)/python examples/demo.py $(if $(PORT),--port $(PORT)) \
+		$(if $(MANAGER_PORT),--manager-port $(MANAGER_PORT)) $(if $(EXECUTOR_PORT),--executor-port $(EXECUTOR_PORT))
 
 test: setup ## Run every suite within its time budget, then check the coverage
 	@scripts/system-packages curl iproute2

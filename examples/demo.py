@@ -184,11 +184,13 @@ def show_task(url: str) -> None:
     print("   ", post_form(f"{url}/api/v1/tasks/hello", form, SCRIPT))
 
     show(f"its log, line by line as it is printed (GET {url}/api/v2/tasks/hello/log):")
-    lines = 0
+    lines, unfinished = 0, ""
     for event, data in events(f"{url}/api/v2/tasks/hello/log"):
         if event == "output":
-            lines += data["text"].count("\n")
-            print("    " + data["text"].rstrip("\n").replace("\n", "\n    "), flush=True)
+            *whole, unfinished = (unfinished + data["text"]).split("\n")
+            lines += len(whole)
+            for line in whole:
+                print(f"    {line}", flush=True)
         elif event == "end":
             show(f"the task is {data['state']}")
 

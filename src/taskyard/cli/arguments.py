@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Sequence
 END_OF_OPTIONS = "--"
 
 
-def global_options_last(words: Sequence[str], valued: Collection[str], flags: Collection[str]) -> list[str]:
+def global_options_last(
+    words: Sequence[str], valued: Collection[str], flags: Collection[str], groups: Collection[str]
+) -> list[str]:
     """``--url URL ls -x`` as ``ls --url URL -x``: global options may stand before the command too, and every command has
-    them. Stops at the first word that is no global option: the command."""
+    them. Stops at the first word that is no global option: the command, or the group that it is in."""
     words = list(words)
     at = 0
     while at < len(words):
@@ -20,7 +22,8 @@ def global_options_last(words: Sequence[str], valued: Collection[str], flags: Co
             at += 2
         else:
             break
-    return words[at : at + 1] + words[:at] + words[at + 1 :]
+    end = at + (2 if at < len(words) and words[at] in groups else 1)
+    return words[at:end] + words[:at] + words[end:]
 
 
 def script_last(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[str]:

@@ -60,6 +60,8 @@ USAGES = {
 
 GLOBAL_VALUED = frozenset({"--url", "--data-dir"})
 GLOBAL_FLAGS = frozenset({"--json"})
+#: Commands that are followed by one of their own.
+GROUPS = frozenset({"token"})
 #: Commands whose words after the script are the script's.
 WITH_SCRIPT = frozenset({"run", "submit"})
 
@@ -90,7 +92,7 @@ def build() -> App:
 
 def arranged(app: App, words: Sequence[str]) -> list[str]:
     """The words in the order in which they are parsed."""
-    words = global_options_last(words, GLOBAL_VALUED, GLOBAL_FLAGS)
+    words = global_options_last(words, GLOBAL_VALUED, GLOBAL_FLAGS, GROUPS)
     if not words or words[0] not in WITH_SCRIPT:
         return words
     arguments = app[words[0]].assemble_argument_collection()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
@@ -44,14 +43,15 @@ def ls(
 
     labels = pairs(label, "--label")
     with remote.client() as client:
-        found = client.list(states=state, name_prefix=prefix, labels=labels, executor=executor)
-        shown = list(islice(found, limit + 1 if limit else None))
-    more, shown = (True, shown[:limit]) if limit and len(shown) > limit else (False, shown)
+        # One more than is shown, to know whether there are more.
+        most = limit + 1 if limit else None
+        found = list(client.list(states=state, name_prefix=prefix, labels=labels, executor=executor, limit=most))
+    shown = found[:limit] if limit else found
     if remote.json:
         show.json(shown)
     else:
         show.tasks(shown, show.now())
-    if more:
+    if len(found) > len(shown):
         say(f"there are more tasks: '--limit 0' lists all, '--limit {limit * 10}' the last {limit * 10}")
 
 

@@ -44,10 +44,12 @@ def show(
     if found is None:
         say(f"there are no tokens in {settings.data_dir} yet: 'taskyard token rotate' makes them")
         return Exit.NOT_FOUND
-    told = {"path": str(path)}
-    if reveal:
-        kinds = (kind,) if kind else tokens.KINDS
-        told |= {one: newest[0].value for one in kinds if (newest := getattr(found, one))}
+    kinds = (kind,) if kind else tokens.KINDS
+    newest = {one: valid[0].value for one in kinds if (valid := getattr(found, one))}
+    if not newest:
+        say(f"there is no {kind} token here: the environment gives the other one alone")
+        return Exit.NOT_FOUND
+    told = {"path": str(path)} | (newest if reveal else {})
     if json:
         shown.json(told)
     elif reveal and kind:

@@ -7,7 +7,7 @@ import asyncio
 import enum
 import functools
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
 import httpx2
@@ -66,11 +66,11 @@ def _waited(
 
 def _iterated(
     method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[T, None]],
-) -> Callable[Concatenate[Client, P], Iterator[T]]:
+) -> Callable[Concatenate[Client, P], Generator[T, None, None]]:
     """The method, whose items are waited for one by one."""
 
     @functools.wraps(method)
-    def call(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def call(client: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
         iterator = method(client._client, *args, **kwargs)
 
         async def step() -> T | Literal[_End.END]:
@@ -83,7 +83,8 @@ def _iterated(
             while (item := client._loop.run(step())) is not _End.END:
                 yield item
         finally:
-            client._loop.run(finish())
+            if not client._loop.closed:  # closing the client has ended what was left of it
+                client._loop.run(finish())
 
     return call
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 
 import httpx2
 import pytest
@@ -62,18 +62,30 @@ def test_the_thread_ends_with_the_client(api: ScriptedApi) -> None:
     client.close()
 
 
-def test_an_interrupt_cancels_what_was_under_way(blocking: Client) -> None:
-    cancelled = threading.Event()
+def test_an_interrupt_cancels_what_was_under_way(blocking: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, cancelled = threading.Event(), threading.Event()
 
     async def endless() -> None:
-        main_thread = threading.main_thread().ident
-        assert main_thread is not None
-        signal.pthread_kill(main_thread, signal.SIGINT)
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
 
-    with pytest.raises(KeyboardInterrupt):
-        blocking._loop.run(endless())
+    def interrupted(future: Future[None]) -> None:
+        assert begun.wait(10)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            blocking._loop.run(endless())
     assert cancelled.wait(10)
+
+
+def test_an_iterator_may_outlive_the_client(api: ScriptedApi) -> None:
+    api.on("GET /tasks/hello/log", events(output(1, "a"), END))
+    with Client("http://127.0.0.1:1", token="", transport=api) as client:
+        chunks = client.logs("hello")
+        next(chunks)
+    chunks.close()

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from taskyard import StateName, Task, errors
+from taskyard.cli.exits import MEANINGS, Exit, epitaph, of_error, of_task
+
+
+def ended(state: StateName, **more: Any) -> Task:
+    return Task(id="1", name="hello", state=state, **more)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.TaskStopped("x"), Exit.FAILED),
+        (errors.BatchInvalid("x"), Exit.USAGE),
+        (errors.TooLarge("x"), Exit.USAGE),
+        (errors.Unavailable("x"), Exit.UNAVAILABLE),
+        (errors.NotFound("x"), Exit.NOT_FOUND),
+        (errors.NameTaken("x"), Exit.CONFLICT),
+        (errors.Unauthorized("x"), Exit.UNAUTHORIZED),
+        (errors.Forbidden("x"), Exit.UNAUTHORIZED),
+        (errors.AddressInUse("x"), Exit.ADDRESS_IN_USE),
+        (errors.StoreLocked("x"), Exit.STORE),
+        (errors.WaitTimeout("x"), Exit.TIMEOUT),
+        (errors.StorageFull("x"), Exit.FAILED),
+    ],
+)
+def test_every_error_has_an_exit_code(error: errors.TaskyardError, code: Exit) -> None:
+    assert of_error(error) is code
+
+
+@pytest.mark.parametrize(
+    ("task", "code", "words"),
+    [
+        (ended(StateName.FINISHED, exit_code=0), 0, None),
+        (ended(StateName.FAILED, reason="exit", exit_code=7), 7, None),
+        (ended(StateName.FAILED, reason="signal", signal=9), 137, "was killed by signal 9 (SIGKILL)"),
+        (ended(StateName.FAILED, reason="signal", signal=99), 227, "was killed by signal 99 (unknown)"),
+        (ended(StateName.FAILED, reason="oom", signal=9, message="too much"), 137, "failed (oom): too much"),
+        (ended(StateName.FAILED, reason="timeout", signal=15), 124, "failed (timeout)"),
+        (ended(StateName.FAILED, reason="lost"), 1, "failed (lost)"),
+        (ended(StateName.FAILED, reason="output", exit_code=0), 1, "failed (output)"),
+        (ended(StateName.FAILED), 1, "failed (for an unknown reason)"),
+        (ended(StateName.STOPPED, signal=15), 143, "was stopped"),
+        (ended(StateName.STOPPED), 1, "was stopped"),
+    ],
+)
+def test_a_run_ends_as_its_script_did(task: Task, code: int, words: str | None) -> None:
+    assert of_task(task) == code
+    assert epitaph(task) == (None if words is None else f"task 'hello' {words}")
+
+
+def test_every_exit_code_has_a_meaning() -> None:
+    assert list(MEANINGS) == list(Exit)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from taskyard import __version__
+from taskyard.cli import main
+from taskyard.cli.exits import Exit
+from tests.unit.cli.conftest import Cli
+from tests.unit.client.scripted import ScriptedApi, problem, task
+
+IN_TURN = "import sys; {code}; print(*[name for name in sys.modules if name.split('.')[0] in {watched!r}])"
+
+
+def test_help_lists_every_command(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("--help") == Exit.OK
+    shown = capsys.readouterr().out
+    assert [name for name, _, _ in main.COMMANDS if f"│ {name} " not in shown] == []
+
+
+@pytest.mark.parametrize("words", [("version",), ("--version",)])
+def test_the_version(cli: Cli, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    assert cli(*words) == Exit.OK
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_the_version_as_json(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("version", "--json") == Exit.OK
+    assert f'"version": "{__version__}"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [("bogus",), ("ls", "--bogus"), ("ls", "--limit", "many"), ("status",), ("run",), ("stop",), ("run", "-e")]
+)
+def test_a_wrong_command_line_is_one_sentence(
+    cli: Cli, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert cli(*words) == Exit.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("taskyard: ")
+    assert err.count("\n") == 1
+
+
+def test_an_error_of_the_api_is_one_sentence(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    api.on("GET /tasks/hello", problem(404, "not_found", "there is no task 'hello': 'taskyard ls' lists them"))
+    assert cli("status", "hello") == Exit.NOT_FOUND
+    assert capsys.readouterr().err == "taskyard: there is no task 'hello': 'taskyard ls' lists them\n"
+
+
+def test_an_api_that_cannot_be_reached(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    api.on("GET /tasks/hello", httpx2.ConnectError("refused"))
+    assert cli("--url", "http://127.0.0.1:9", "status", "hello") == Exit.UNAVAILABLE
+    assert "http://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_wrong_setting_is_a_wrong_command_line(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("manager", "--api-port", "70000") == Exit.USAGE
+    assert "api_port" in capsys.readouterr().err
+
+
+def test_an_interrupt_has_no_traceback(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(request: httpx2.Request) -> httpx2.Response:
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        signal.pthread_kill(main_thread, signal.SIGINT)
+        return task()
+
+    api.on("GET /tasks/hello", interrupt)
+    assert cli("status", "hello") == Exit.INTERRUPTED
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "taskyard", "version"], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (Exit.BROKEN_PIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("code", "watched"),
+    [
+        ("from taskyard.cli.main import run; run(['--version'])", {"httpx2", "fastapi", "pydantic", "uvicorn", "apsw"}),
+        ("from taskyard.cli.main import run; run(['--help'])", {"httpx2", "fastapi", "pydantic", "uvicorn", "apsw"}),
+        ("import taskyard.cli.tasks, taskyard.client.synchronous", {"fastapi", "uvicorn", "apsw", "websockets"}),
+        ("import taskyard.cli.servers, taskyard.executor.service", {"fastapi", "uvicorn", "starlette", "apsw"}),
+    ],
+    ids=["version", "help", "ls", "executor"],
+)
+def test_a_command_imports_only_what_it_needs(code: str, watched: set[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN.format(code=code, watched=watched)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == ""
+
+
+def test_the_completion_can_be_installed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "completion"
+    assert cli("--install-completion", "--shell", "bash", "--output", str(script)) == Exit.OK
+    assert "taskyard" in script.read_text()
+    for name, _, _ in main.COMMANDS:
+        assert name in script.read_text()
+
+
+def test_the_console_script(monkeypatch: pytest.MonkeyPatch, api: ScriptedApi, cli: Cli) -> None:
+    api.on("GET /tasks/hello", task())
+    monkeypatch.setattr(sys, "argv", ["taskyard", "status", "hello"])
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    assert caught.value.code == Exit.OK

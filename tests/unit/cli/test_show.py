@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import io
+import sys
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from taskyard import Artifact, Executor, LogChunk, Task, TaskSummary, Why
+from taskyard.cli import show
+from taskyard.client.records import Obstacle
+from taskyard.task.model import StateName, Stream
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_a_list_of_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    running = TaskSummary(
+        id="1", name="a" * 100, state=StateName.RUNNING, attempt=2, created_at=NOW - timedelta(days=1)
+    )
+    failed = TaskSummary(id="2", name="b", state=StateName.FAILED, reason="exit", ended_at=NOW - timedelta(minutes=2))
+    show.tasks([running, failed], NOW)
+    assert lines(capsys) == [
+        "NAME STATE ATTEMPT CREATED ENDED",
+        f"{'a' * 100} running 2 1d00h ago",
+        "b failed (exit) 2m00s ago",
+    ]
+
+
+def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
+    task = Task(
+        id="1",
+        name="a",
+        state=StateName.RUNNING,
+        stop_requested=True,
+        command=("x y.py", "1"),
+        attempt=1,
+        failures=1,
+        retries=3,
+        started_at=NOW - timedelta(seconds=65),
+        labels={"zone": "b"},
+        resources={"cpus": 0.5},
+        peak_memory=3 << 20,
+    )
+    show.task(task, NOW)
+    shown = lines(capsys)
+    assert "state running" in shown
+    assert "a stop was asked for" in shown
+    assert "command python 'x y.py' 1" in shown
+    assert "failures 1 of 3 that may be retried" in shown
+    assert "time 1m05s" in shown
+    assert "labels zone=b" in shown
+    assert "resources cpus=0.5" in shown
+    assert "peak memory 3.0 MiB" in shown
+    assert not [line for line in shown if line.startswith(("message", "exit code", "losses", "ended"))]
+
+
+def test_why(capsys: pytest.CaptureFixture[str]) -> None:
+    obstacle = Obstacle(id="e", name="one", explanation="lacks gpus", lacking=("gpus",))
+    why = Why(summary="no room", state=StateName.CREATED, position=2, waiting=9, not_before=NOW, executors=(obstacle,))
+    show.why("hello", why)
+    assert lines(capsys) == [
+        "hello: no room",
+        "It is number 2 of 9 waiting.",
+        f"It will not run before {show.moment(NOW)}.",
+        "",
+        "EXECUTOR WHY NOT LACKS",
+        "one lacks gpus gpus",
+    ]
+    show.why("hello", Why(summary="it runs", state=StateName.RUNNING))
+    assert lines(capsys) == ["hello: it runs"]
+
+
+def test_executors(capsys: pytest.CaptureFixture[str]) -> None:
+    show.executors(
+        [
+            Executor(id="1", name="a", connected=True, capacity={"slots": 2.0}, used={"slots": 1.0}),
+            Executor(id="2", name="b", connected=True, draining=True),
+            Executor(id="3", name="", connected=False),
+        ]
+    )
+    assert lines(capsys) == [
+        "NAME STATE SLOTS CPU MEMORY LABELS RUNNING",
+        "a connected 1/2 0%",
+        "b draining 0/0 0%",
+        "3 away 0/0",
+    ]
+
+
+def test_what_a_task_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show.artifacts([Artifact(path="[red]\x1b[31m:smile:", size=10, sha256="s")])
+    assert lines(capsys)[1] == "[red]\ufffd[31m:smile: 10 B s"
+
+
+def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    task = TaskSummary(id="1", name="a", state=StateName.FINISHED)
+    for out, coloured in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stdout", out)
+        show.tasks([task], NOW)
+        assert ("\x1b[32m" in out.getvalue()) == coloured
+
+
+@pytest.mark.parametrize(
+    ("chunk", "more"),
+    [
+        (LogChunk(attempt=1, sequence=2, stream=Stream.STDOUT, data=b"a\n"), {"text": "a\n"}),
+        (LogChunk(attempt=1, sequence=2, stream=Stream.STDOUT, data=b"\xff"), {"base64": "/w=="}),
+        (LogChunk(attempt=1, sequence=2, stream=Stream.STDOUT, dropped=7), {"text": "", "dropped": 7}),
+    ],
+)
+def test_a_chunk_is_one_line_of_json(
+    capsys: pytest.CaptureFixture[str], chunk: LogChunk, more: dict[str, object]
+) -> None:
+    show.chunk(chunk)
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1
+    assert msgspec.json.decode(told) == {"attempt": 1, "sequence": 2, "stream": "stdout", "at": None} | more
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(-1, "0.0s"), (0.44, "0.4s"), (12, "12s"), (185, "3m05s"), (7800, "2h10m"), (367200, "4d06h")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert show.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(0, "0 B"), (1536, "1.5 KiB"), (3 << 30, "3.0 GiB"), (5 << 40, "5.0 TiB")]
+)
+def test_sizes(count: int, words: str) -> None:
+    assert show.size(count) == words

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from taskyard.cli.exits import Exit
+from tests.unit.cli.conftest import Cli
+from tests.unit.client.scripted import TASK, ScriptedApi, problem, task
+
+
+def page(*names: str, cursor: int | None = None) -> httpx2.Response:
+    return httpx2.Response(200, json={"tasks": [TASK | {"name": name} for name in names], "next_cursor": cursor})
+
+
+def test_ls_shows_a_table(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    api.on("GET /tasks", page("a", "b"))
+    words = ("ls", "-s", "failed", "--state", "stopped", "-l", "zone=b", "--prefix", "x", "--executor", "one")
+    assert cli(*words) == Exit.OK
+    asked = api.requests[0].url.params
+    assert asked.get_list("state") == ["failed", "stopped"]
+    assert (asked["label"], asked["name_prefix"], asked["executor"]) == ("zone=b", "x", "one")
+    out, err = capsys.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == ["NAME", "a", "b"]
+    assert err == ""
+
+
+def test_ls_says_that_there_are_more(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    api.on("GET /tasks", page("a", "b", "c", cursor=1))
+    assert cli("--json", "ls", "-n", "2") == Exit.OK
+    out, err = capsys.readouterr()
+    assert [one["name"] for one in msgspec.json.decode(out)] == ["a", "b"]
+    assert "'--limit 0' lists all" in err
+
+
+def test_ls_can_list_all(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    api.on("GET /tasks", page("a", cursor=1), page("b"))
+    assert cli("ls", "--limit", "0") == Exit.OK
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_status_and_why(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    why = {"summary": "no room", "state": "created", "executors": []}
+    for _ in range(2):
+        api.on("GET /tasks/hello", task())
+        api.on("GET /tasks/hello/why", httpx2.Response(200, json=why))
+    assert cli("status", "hello") == cli("why", "hello") == Exit.OK
+    assert "hello: no room" in capsys.readouterr().out
+    assert cli("status", "hello", "--json") == Exit.OK
+    assert msgspec.json.decode(capsys.readouterr().out)["id"] == TASK["id"]
+    assert cli("why", "hello", "--json") == Exit.OK
+    assert msgspec.json.decode(capsys.readouterr().out)["summary"] == "no room"
+
+
+@pytest.mark.parametrize(
+    ("words", "request_line", "answer"),
+    [
+        (["stop"], "POST /tasks/{}/stop", task()),
+        (["start"], "POST /tasks/{}/start", task()),
+        (["rm"], "DELETE /tasks/{}", httpx2.Response(204)),
+        (["drain"], "POST /executors/{}/drain", httpx2.Response(200, json={"id": "1", "name": "b", "connected": True})),
+        (
+            ["undrain"],
+            "POST /executors/{}/undrain",
+            httpx2.Response(200, json={"id": "1", "name": "b", "connected": True}),
+        ),
+    ],
+)
+def test_an_error_of_one_does_not_keep_the_others_from_it(
+    cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str], words: list[str], request_line: str, answer: Any
+) -> None:
+    api.on(request_line.format("a"), problem(404, "not_found", "there is no 'a'"))
+    api.on(request_line.format("b"), answer)
+    assert cli(*words, "a", "b", "--json") == Exit.NOT_FOUND
+    out, err = capsys.readouterr()
+    assert err == "taskyard: there is no 'a'\n"
+    assert msgspec.json.decode(out)
+
+
+@pytest.mark.parametrize("command", ["stop", "start", "rm", "drain", "undrain"])
+def test_without_json_nothing_is_said_of_what_is_done(
+    cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    for what in ("POST /tasks/b/stop", "POST /tasks/b/start"):
+        if what.endswith(command):
+            api.on(what, task())
+    if command == "rm":
+        api.on("DELETE /tasks/b", httpx2.Response(204))
+    if command in ("drain", "undrain"):
+        api.on(f"POST /executors/b/{command}", httpx2.Response(200, json={"id": "1", "name": "b", "connected": True}))
+    assert cli(command, "b") == Exit.OK
+    assert capsys.readouterr() == ("", "")
+
+
+def test_stop_can_wait_for_the_end(cli: Cli, api: ScriptedApi) -> None:
+    api.on("POST /tasks/hello/stop", task(stop_requested=True))
+    api.on("GET /tasks/0190-id/wait", task(state="stopped"))
+    assert cli("stop", "--wait", "hello") == Exit.OK
+
+
+def test_executors(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {"executors": [{"id": "1", "name": "one", "connected": True}]}
+    api.on("GET /executors", httpx2.Response(200, json=listed), httpx2.Response(200, json=listed))
+    assert cli("executors") == Exit.OK
+    assert "connected" in capsys.readouterr().out
+    assert cli("executors", "--json") == Exit.OK
+    assert msgspec.json.decode(capsys.readouterr().out)[0]["name"] == "one"
