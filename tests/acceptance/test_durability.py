@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,10 @@ class Bench:
 
     def wait_up(self, task: Task, attempt: int = 1) -> None:
         """Until an attempt has printed its first line."""
+        printed = b""
         for chunk in self.client.logs(task.id):
-            if chunk.data.startswith(b"up %d" % attempt):
+            printed += chunk.data if chunk.attempt == attempt else b""
+            if printed.startswith(b"up %d\n" % attempt):
                 return
         raise AssertionError(f"attempt {attempt} of {task.name} never came up")
 
@@ -61,15 +64,28 @@ class Bench:
             self.api = self.yard.api()
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Yard(tmp_path, **QUICK) as yard:
-        bench = Bench(yard, tmp_path)
+@contextmanager
+def _bench(folder: Path, **environment: str) -> Iterator[Bench]:
+    with Yard(folder, **environment) as yard:
+        bench = Bench(yard, folder)
         try:
             yield bench
         finally:
             bench.go.touch()
             bench.client.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with _bench(tmp_path) as bench:
+        yield bench
+
+
+@pytest.fixture
+def hasty_bench(tmp_path: Path) -> Iterator[Bench]:
+    """One whose manager gives an executor up within seconds."""
+    with _bench(tmp_path, **QUICK) as bench:
+        yield bench
 
 
 def test_a_running_task_does_not_notice_that_the_manager_was_killed(bench: Bench) -> None:
@@ -113,7 +129,8 @@ def test_everything_is_killed_and_nothing_acknowledged_is_lost(bench: Bench) -> 
     assert (first.attempt, first.losses) == (2, 1)
 
 
-def test_the_attempts_of_an_executor_that_is_gone_run_again_within_their_budget(bench: Bench) -> None:
+def test_the_attempts_of_an_executor_that_is_gone_run_again_within_their_budget(hasty_bench: Bench) -> None:
+    bench = hasty_bench
     executor = bench.yard.executor()
     task = bench.submit("lost")
     bench.wait_up(task)
@@ -126,7 +143,8 @@ def test_the_attempts_of_an_executor_that_is_gone_run_again_within_their_budget(
     assert bench.client.get(task.id).losses == 1
 
 
-def test_a_hung_executor_is_given_up_and_cannot_finish_what_was_handed_on(bench: Bench) -> None:
+def test_a_hung_executor_is_given_up_and_cannot_finish_what_was_handed_on(hasty_bench: Bench) -> None:
+    bench = hasty_bench
     executor = bench.yard.executor()
     task = bench.submit("hung")
     bench.wait_up(task)

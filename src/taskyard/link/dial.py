@@ -174,8 +174,9 @@ async def _session(
 async def _beat(
     link: LiveLink[In, Out], session: DiallerSession[Greeting, In, Out], usage: Callable[[], Usage]
 ) -> None:
-    """Send heartbeats, and give the link up when their echoes stay away."""
-    next_at = now() + session.intervals.heartbeat
+    """Send heartbeats, the first at once since it tells the peer what we measure, and give the link up when their echoes
+    stay away."""
+    next_at = now()
     while True:
         await asyncio.sleep(max(0.0, min(next_at, session.silent_at) - now()))
         if now() >= session.silent_at:
