@@ -95,7 +95,7 @@ def arranged(app: App, words: Sequence[str]) -> list[str]:
     words = global_options_last(words, GLOBAL_VALUED, GLOBAL_FLAGS, GROUPS)
     if not words or words[0] not in WITH_SCRIPT:
         return words
-    arguments = app[words[0]].assemble_argument_collection()
+    arguments = app[words[0]].assemble_argument_collection(default_parameter=DEFAULT_PARAMETER)
     valued = {name for argument in arguments for name in argument.names if argument.token_count()[0]}
     return [words[0], *script_last(words[1:], valued.__contains__)]
 
