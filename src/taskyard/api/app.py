@@ -22,10 +22,10 @@ from taskyard.api.waits import ClientGone
 from taskyard.errors import TaskyardError
 from taskyard.tokens import TokenGate
 
-#: No path is two routes: the order only says which are looked at first.
+#: `/tasks/batch` is not the task `batch`.
 ROUTERS = (
-    tasks.router,
     batch.router,
+    tasks.router,
     outcomes.router,
     logs.router,
     artifacts.router,
@@ -71,11 +71,10 @@ async def _answer(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> set[str]:
-    """Every method that some route has for this path: the router itself tells those of the first one only."""
-    routes = [route for route in request.app.routes if isinstance(route, APIRoute)]
-    return {
-        method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods or ()
-    }
+    """Every method that the path has: the router itself tells those of one route only."""
+    path = request.scope["route"].path
+    routes = [route for route in request.app.routes if isinstance(route, APIRoute) and route.path == path]
+    return {method for route in routes for method in route.methods or ()}
 
 
 async def _nobody(request: Request, error: Exception) -> Response:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from taskyard.api.http_protocol import BoundedHead
 from taskyard.errors import AddressInUse, InvalidInput
 from taskyard.settings import ApiSettings
 
@@ -50,7 +51,7 @@ async def serve_http(
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=BoundedHead,
         ws="none",
         lifespan="off",
         log_config=None,

@@ -17,14 +17,20 @@ def json_body(model: type[Input]) -> dict[str, Any]:
 
 def task_body(model: type[SpecInput]) -> dict[str, Any]:
     """Of a route that takes a task, or a change of one, as JSON or as a form with files."""
+    binary = {"type": "string", "format": "binary"}
+    fields = dict(model.model_json_schema(ref_template=TEMPLATE)["properties"])
+    del fields["files"]
     form = {
         "type": "object",
-        "description": "Files, and either 'spec' or the fields of a task one by one (what is no text as JSON).",
-        "properties": {
-            "file": {"type": "array", "items": {"type": "string", "format": "binary"}},
-            "zip": {"type": "string", "format": "binary", "description": "unpacked into the working directory"},
+        "description": "Files, and either 'spec' or the fields of a task one by one.",
+        "properties": fields
+        | {
+            "command": {"type": "string"},
+            "file": {"type": "array", "items": binary, "description": "their names may be relative paths"},
+            "zip": binary | {"description": "unpacked into the working directory"},
             "spec": _reference(model),
         },
+        "additionalProperties": False,
     }
     body = json_body(model)
     body["requestBody"]["content"]["multipart/form-data"] = {"schema": form}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import StringConstraints
 from starlette.responses import Response
 
 from taskyard.api import results
@@ -19,7 +20,7 @@ from taskyard.api.v2.answers import Key, TaskKey
 from taskyard.api.v2.bodies import read_task
 from taskyard.api.v2.documentation import task_body
 from taskyard.api.views import TaskPage, TaskView, TaskWithResult
-from taskyard.errors import InvalidInput, NotFound
+from taskyard.errors import NotFound
 from taskyard.protocol.messages import (
     DeleteTask,
     GetTask,
@@ -37,6 +38,8 @@ from taskyard.task.model import StateName
 router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
 
 Seconds = Annotated[float, Query(ge=0, allow_inf_nan=False, description="seconds; longer waits than max_wait are cut")]
+
+Pair = Annotated[str, StringConstraints(pattern=r"^[^=\x00]{1,100}=[^\x00]{0,100}$")]
 
 
 @router.post(
@@ -69,7 +72,7 @@ async def list_tasks(
     parts: TheParts,
     state: Annotated[list[StateName], Query(description="only tasks in one of these states")] = [],  # noqa: B006
     name_prefix: Annotated[str, Query(max_length=100, pattern=r"^[^\x00]*$")] = "",
-    label: Annotated[list[str], Query(description="name=value; all of them must hold", max_length=64)] = [],  # noqa: B006
+    label: Annotated[list[Pair], Query(description="name=value; all of them must hold", max_length=64)] = [],  # noqa: B006
     executor: Annotated[str, Query(max_length=100, description="id or name of the executor that holds the task")] = "",
     limit: Annotated[int, Query(ge=1, le=10_000, description="tasks on the page; max_page at most")] = 100,
     cursor: Annotated[int | None, Query(ge=0, lt=1 << 63, description="next_cursor of the page before")] = None,
@@ -80,7 +83,7 @@ async def list_tasks(
             filter=TaskFilter(
                 states=tuple(state),
                 name_prefix=name_prefix,
-                labels=_labels(label),
+                labels=dict(pair.split("=", 1) for pair in label),
                 executor_id=await _executor_id(parts, executor) if executor else "",
             ),
             cursor=cursor,
@@ -155,16 +158,6 @@ async def _view(parts: Parts, task: str) -> Response:
 async def _wait(request: Request, parts: Parts, task: str, seconds: float) -> TaskDetail:
     call = parts.connector.call(WaitTask(task=task, timeout=min(seconds, parts.settings.max_wait)))
     return await parts.waits.while_connected(request.receive, call)
-
-
-def _labels(pairs: list[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not (name and equals):
-            raise InvalidInput(f"label={pair[:100]!r} is not name=value")
-        labels[name] = value
-    return labels
 
 
 async def _executor_id(parts: Parts, executor: str) -> str:
