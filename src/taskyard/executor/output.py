@@ -98,10 +98,7 @@ class Pipes:
         self._loop.add_reader(self._open[stream], self._read, stream)
 
     def _read(self, stream: Stream) -> None:
-        try:
-            data = os.read(self._open[stream], CHUNK_BYTES)
-        except BlockingIOError:
-            return
+        data = os.read(self._open[stream], CHUNK_BYTES)
         if not data:
             self._close(stream)
             return

@@ -127,13 +127,16 @@ class Performer:
         await self._until_empty(lambda: self.holds, self._settings.drain_grace)
         self.feed(GraceOver())
         if not await self._until_empty(lambda: self.holds, END_TIMEOUT):
-            log.error("attempts_left", task_ids=[fence.task_id for fence in self.holds])
-            for task in self._attempts:
-                task.cancel()
+            self._abandon()
         await self._until_empty(lambda: self.finished if self._link is not None else (), ACKNOWLEDGE_TIMEOUT)
         if self._link is not None:
             self._link.close()
             await self._session_closed.wait()
+
+    def _abandon(self) -> None:
+        log.error("attempts_left", task_ids=[fence.task_id for fence in self.holds])
+        for task in self._attempts:
+            task.cancel()
 
     async def _until_empty(self, remaining: Callable[[], tuple[Fence, ...]], timeout: float) -> bool:
         with contextlib.suppress(TimeoutError):

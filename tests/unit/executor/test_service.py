@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -55,8 +56,15 @@ def is_alive(pid: int) -> bool:
 
 
 async def death_of(pid: int) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        await asyncio.to_thread(psutil.Process(pid).wait, TIMEOUT)
+    """Wait without reaping it."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        dead = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pidfd, dead.set)
+        async with asyncio.timeout(TIMEOUT):
+            await dead.wait()
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
 
 
 class TestRun:
@@ -109,6 +117,7 @@ class TestRun:
             await manager.finished(fence(f"t{number}"))
         manager.send(run(FOREVER, of=A), run(FOREVER, of=B))
         assert (await manager.heard_of(Rejected)).fence == B
+        manager.send(Kill(fence=A))
 
     async def test_nothing_is_left_on_disk(self, manager: Manager, settings: ExecutorSettings, tmp_path: Path) -> None:
         async with executing(settings):
@@ -366,8 +375,9 @@ class TestSession:
             await task
 
     async def test_outcomes_survive_a_restart_of_the_executor(
-        self, manager: Manager, settings: ExecutorSettings
+        self, manager: Manager, settings: ExecutorSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr("taskyard.executor.performer.ACKNOWLEDGE_TIMEOUT", 0.05)
         manager.silent = True
         async with executing(settings):
             await manager.until(lambda: manager.links)

@@ -1,0 +1,140 @@
+"""What may happen to an attempt at moments that only a slow runner has, or a cancelled executor."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from taskyard.executor.artifacts import ArtifactUploader
+from taskyard.executor.capture import Capture
+from taskyard.executor.delivery import Deliveries
+from taskyard.executor.downloader import Downloader
+from taskyard.executor.execution import Execution, Tools
+from taskyard.executor.repository import Repositories
+from taskyard.executor.runner import FreshProcess, FreshRunner, Launch
+from taskyard.executor.spool import Spool
+from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
+from taskyard.executor.workspace import Workspace
+from taskyard.protocol.messages import RepositoryAddress, Run
+from taskyard.task.model import FileRef, Outcome, Reason
+from tests.unit.executor.conftest import TIMEOUT, fence, run
+
+FOREVER = "import time; time.sleep(600)"
+
+
+class SlowRunner(FreshRunner):
+    """Starts the script, and says so when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.executable)
+        self.starting = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def start(self, launch: Launch) -> FreshProcess:
+        running = await super().start(launch)
+        self.starting.set()
+        await self.go_on.wait()
+        return running
+
+
+class Rig:
+    """Everything that an attempt needs, without a node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fed: list[Stimulus] = []
+        self.began = asyncio.Event()
+        self.runner = SlowRunner()
+        self.spool = Spool(folder)
+        self.deliveries = Deliveries()
+        self.folder = folder
+
+    def execution(self, order: Run) -> Execution:
+        repositories = Repositories("", 5.0, "127.0.0.1")
+        tools = Tools(
+            runner=self.runner,
+            downloader=Downloader(self.folder / "cache", 0, repositories),
+            uploader=ArtifactUploader(repositories, 10, 1000),
+        )
+        capture = Capture(fence(), self.spool.open(fence()), self.deliveries, 1000, 1000)
+
+        def save(outcome: Outcome) -> None:
+            self.spool.save(fence(), outcome)
+
+        return Execution(order, tools, Workspace(self.folder / "attempt"), capture, self._feed, save)
+
+    def _feed(self, stimulus: Stimulus) -> None:
+        self.fed.append(stimulus)
+        if isinstance(stimulus, Began):
+            self.began.set()
+
+    @property
+    def kinds(self) -> list[type]:
+        return [type(one) for one in self.fed]
+
+    @property
+    def outcome(self) -> Outcome:
+        return cast(Ended, self.fed[-1]).outcome
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.deliveries.close()
+
+
+async def test_a_stop_while_it_is_started(rig: Rig) -> None:
+    execution = rig.execution(run(FOREVER))
+    async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as tasks:
+        tasks.create_task(execution.perform())
+        await rig.runner.starting.wait()
+        execution.stop(600, Cause.MANAGER)
+        rig.runner.go_on.set()
+    assert rig.kinds == [Began, Gone, Ended]
+    assert (rig.outcome.stopped, rig.outcome.signal) == (True, 15)
+
+
+async def test_a_kill_while_it_is_started(rig: Rig) -> None:
+    execution = rig.execution(run(FOREVER))
+    async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as tasks:
+        tasks.create_task(execution.perform())
+        await rig.runner.starting.wait()
+        execution.kill()
+        rig.runner.go_on.set()
+    assert rig.kinds == [Began, Gone, Dropped]
+    assert not (rig.folder / "attempt").exists()
+
+
+async def test_the_first_cause_counts(rig: Rig) -> None:
+    execution = rig.execution(run(FOREVER, timeout=600.0))
+    rig.runner.go_on.set()
+    async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as tasks:
+        tasks.create_task(execution.perform())
+        await rig.began.wait()
+        execution.stop(600, Cause.TIMEOUT)
+        execution.stop(0, Cause.MANAGER)
+    assert (rig.outcome.stopped, rig.outcome.reason) == (False, Reason.TIMEOUT)
+
+
+async def test_cancelled_while_it_downloads(rig: Rig) -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    asked = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        address = RepositoryAddress(repository_id="r", port=server.sockets[0].getsockname()[1])
+        file = FileRef(path="x", size=1, sha256="0" * 64)
+        task = asyncio.create_task(rig.execution(run("", files=(file,), repositories=(address,))).perform())
+        await asked.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert rig.kinds == []
