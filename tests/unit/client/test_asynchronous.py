@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -62,12 +63,16 @@ async def test_a_start_whose_connection_breaks_is_not_repeated(client: AsyncClie
         await client.start("hello")
 
 
-async def test_a_batch_is_one_request(client: AsyncClient, api: ScriptedApi) -> None:
+async def test_a_batch_is_one_request(client: AsyncClient, api: ScriptedApi, tmp_path: Path) -> None:
+    (tmp_path / "y.txt").write_text("y")
     api.on(
         "POST /tasks/batch", httpx2.Response(201, json={"tasks": [{"id": "1", "name": "a"}, {"id": "2", "name": "b"}]})
     )
     made = await client.submit_batch(
-        [{"script": "print(1)"}, {"command": "x.py", "files": {"x.py": b"print(2)", "raw": b"\xff"}}],
+        [
+            {"script": "print(1)"},
+            {"command": "x.py", "files": {"x.py": b"print(2)", "raw": b"\xff", "y": tmp_path / "y.txt"}},
+        ],
         defaults={"retries": 1},
     )
     assert [one.name for one in made] == ["a", "b"]
@@ -76,7 +81,11 @@ async def test_a_batch_is_one_request(client: AsyncClient, api: ScriptedApi) -> 
             {"script": "print(1)"},
             {
                 "command": "x.py",
-                "files": [{"path": "x.py", "content": "print(2)"}, {"path": "raw", "base64": "/w=="}],
+                "files": [
+                    {"path": "x.py", "content": "print(2)"},
+                    {"path": "raw", "base64": "/w=="},
+                    {"path": "y", "content": "y"},
+                ],
             },
         ],
         "defaults": {"retries": 1},

@@ -13,6 +13,7 @@ async def test_chunks_are_typed_and_exact(client: AsyncClient, api: ScriptedApi)
         "GET /tasks/hello/log",
         events(
             ": keepalive\n\n",
+            "event: of a later version\ndata: {}\n\n",
             output(1, "línea\n", at="2026-01-02T03:04:05Z"),
             output(2, None, "stderr", base64="/w=="),
             output(3, "", dropped=7),
