@@ -40,7 +40,7 @@ CLIENT_GONE = 499
 
 
 def make_app(parts: Parts, gate: TokenGate) -> ASGIApp:
-    """The whole application: guard outside, then version 1's slashes, then the routes."""
+    """The whole application: every request is counted, then guarded, then routed."""
     app = FastAPI(
         title="Taskyard",
         version=__version__,
@@ -60,7 +60,7 @@ def make_app(parts: Parts, gate: TokenGate) -> ASGIApp:
         app.add_exception_handler(gone, _nobody)
     # Takes a while: only for those who ask.
     app.state.description = functools.cache(functools.partial(openapi.document, app))
-    return Guard(parts.metrics.counting(v1.TrailingSlashes(app)), parts.settings, gate)
+    return parts.metrics.counting(Guard(v1.TrailingSlashes(app), parts.settings, gate))
 
 
 async def _answer(request: Request, error: Exception) -> Response:

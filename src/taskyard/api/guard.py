@@ -30,9 +30,7 @@ class Guard:
         self._tokenless = is_loopback(settings.host) and not settings.require_token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        assert scope["type"] == "http"  # uvicorn is told to speak nothing else
         headers = Headers(scope=scope)
         path: str = scope["path"]
         limit = self._limit(path, headers)
@@ -57,7 +55,7 @@ class Guard:
             access.check_without_token(headers, self._tokenless, self._settings.allowed_hosts)
 
     def _limit(self, path: str, headers: Headers) -> int:
-        has_files = headers.get("content-type", "").startswith(MEDIA_TYPE) or path.startswith(REPOSITORY_PREFIX)
+        has_files = headers.get("content-type", "").lower().startswith(MEDIA_TYPE) or path.startswith(REPOSITORY_PREFIX)
         return self._settings.max_upload if has_files else self._settings.max_body
 
 

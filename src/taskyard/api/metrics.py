@@ -36,9 +36,6 @@ class Metrics:
         """``app``, with its requests counted."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] != "http":
-                await app(scope, receive, send)
-                return
             status = 0
 
             async def noted(message: Message) -> None:

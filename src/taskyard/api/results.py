@@ -86,15 +86,16 @@ def text(data: bytes) -> str:
 
 
 def as_json(data: bytes) -> msgspec.Raw:
-    """Output that is JSON, as it is. What Python's parser takes beyond the standard (``NaN``) becomes null."""
+    """Output that is JSON, as it is; a half of a surrogate pair, which no UTF-8 can hold, becomes a question mark."""
     try:
         return msgspec.json.decode(data, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, RecursionError):
         pass
     try:
-        return msgspec.Raw(msgspec.json.encode(json.loads(data)))
-    except ValueError as error:
+        again = json.dumps(json.loads(data), ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError) as error:
         raise TaskyardError(f"the stored output is not the JSON that the executor found it to be: {error}") from error
+    return msgspec.Raw(again.encode("utf-8", "replace"))
 
 
 def _outcome(detail: TaskDetail) -> Outcome | None:

@@ -54,7 +54,7 @@ class TrailingSlashes:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(V1_PREFIX):
+        if scope["path"].startswith(V1_PREFIX):
             scope["path"] = scope["path"].removesuffix("/")
         await self._app(scope, receive, send)
 

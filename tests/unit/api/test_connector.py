@@ -22,6 +22,7 @@ from taskyard.protocol.messages import (
     Answer,
     ApiCall,
     ApiHello,
+    ApiMessage,
     ApiWelcome,
     Call,
     Cancel,
@@ -229,3 +230,36 @@ async def test_a_call_that_no_frame_could_hold_is_refused(
         asking = asyncio.create_task(connector.call(GetTask(task="t")))
         assert (await endpoint.call()).request == GetTask(task="t")
         asking.cancel()
+
+
+async def test_a_call_that_waits_for_a_full_outbox_is_sent_once(tmp_path: Path) -> None:
+    """Its session may end meanwhile, and the next one take the call along."""
+    ours = connector(tmp_path, 1)
+
+    class Peer:
+        peer_host, renewed_at = "", 0.0
+
+        def __init__(self) -> None:
+            self.sent: list[ApiMessage] = []
+            self.low = asyncio.Event()
+
+        def send(self, *messages: ApiMessage) -> None:
+            self.sent += messages
+
+        async def drained(self) -> None:
+            await self.low.wait()
+
+        def close(self, code: str = "", message: str = "") -> None:
+            raise AssertionError
+
+    first, second = Peer(), Peer()
+    session = ours._on_open(first, ApiWelcome(version=1, generation="g"))
+    asking = asyncio.create_task(ours.call(Ping()))
+    await asyncio.sleep(0)
+    session.closed()
+    session = ours._on_open(second, ApiWelcome(version=1, generation="g"))
+    first.low.set()
+    await asyncio.sleep(0)
+    assert (first.sent, second.sent) == ([], [Call(number=1, request=Ping())])
+    await session.received(answer_to(1, Pong(generation="g")))
+    assert (await asking).generation == "g"

@@ -51,6 +51,17 @@ def test_a_second_file_of_the_same_content_is_dropped(repository: Repository, tm
     assert len(stored_files(tmp_path)) == 1
 
 
+def test_files_may_share_a_folder(repository: Repository) -> None:
+    contents = {hashlib.sha256(b"%d" % number).hexdigest()[:2]: b"%d" % number for number in range(300)}
+    twins = next(
+        (contents[prefix], b"%d" % number)
+        for number in range(300, 3000)
+        if (prefix := hashlib.sha256(b"%d" % number).hexdigest()[:2]) in contents
+    )
+    for content in twins:
+        assert repository.find(published(repository, content)).read_bytes() == content
+
+
 def test_what_was_being_received_is_gone_after_a_restart(repository: Repository, tmp_path: Path) -> None:
     kept = published(repository, b"kept")
     staged(repository, b"half")

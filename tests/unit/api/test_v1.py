@@ -84,6 +84,22 @@ async def test_create_says_what_is_wrong(
     assert not manager.records
 
 
+@pytest.mark.parametrize(
+    ("files", "fields", "says"),
+    [
+        ({"x": (None, b"")}, {"file": "print(1)"}, "no file name"),
+        ({"cmd": ("hello.py", HELLO)}, {"file": "print(1)"}, "the part called 'file'"),
+        ({"file": ("../hello.py", HELLO)}, {"cmd": "hello.py"}, "leads out"),
+    ],
+)
+async def test_the_file_is_a_file_in_its_part(
+    http: httpx2.AsyncClient, files: dict[str, tuple[str | None, bytes]], fields: dict[str, str], says: str
+) -> None:
+    answer = await http.post("/api/v1/tasks/hello", files=files, data={"cmd": "hello.py", "rt": "None"} | fields)
+    assert answer.status_code == 400
+    assert says in answer.json()["message"]
+
+
 async def test_a_taken_name_and_a_bad_name_are_400(http: httpx2.AsyncClient) -> None:
     await create(http)
     for name in ("hello", "-hello"):
@@ -161,7 +177,7 @@ async def test_a_task_that_is_not_there_is_404(http: httpx2.AsyncClient, method:
         ("None", b"6\n", None),
         ("text", b"6\n\xff", "6\n\ufffd"),
         ("json", b'{"a": [1, 2.50, null]}\n', {"a": [1, 2.5, None]}),
-        ("json", b"NaN", None),
+        ("json", b'"\\ud800"', "?"),
         ("file", b"", ["plot.png"]),
     ],
 )

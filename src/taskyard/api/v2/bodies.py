@@ -16,7 +16,7 @@ from taskyard.api.uploads.archive import ArchiveLimits, unpack
 from taskyard.api.uploads.form import Form, read_form
 from taskyard.api.uploads.multipart import MEDIA_TYPE
 from taskyard.api.uploads.staging import Staging
-from taskyard.errors import InvalidInput, TooLarge
+from taskyard.errors import InvalidInput
 from taskyard.task.model import FileRef
 
 I = TypeVar("I", bound=Input)  # noqa: E741
@@ -61,8 +61,6 @@ async def _files(form: Form, staging: Staging, parts: Parts) -> list[FileRef]:
         )
         files += await anyio.to_thread.run_sync(unpack, form.zip.path, staging, limits)
         staging.drop(form.zip)
-    if len(files) > parts.settings.max_files:
-        raise TooLarge(f"the task has {len(files)} files: {parts.settings.max_files} are the most")
     check_paths([file.path for file in files])
     parts.metrics.upload_bytes.observe(sum(file.size for file in files))
     return files

@@ -109,7 +109,9 @@ async def _text(
     asked = request.headers.get("range")
     if asked is None:
         return StreamingResponse(pieces, headers=headers, media_type=TEXT)
-    size = sum([len(piece) async for piece in pieces])
+    size = 0
+    async for piece in pieces:
+        size += len(piece)
     part = parse_range(asked, size)
     pieces = output(parts.connector, task_id, number, which)
     if part is None:

@@ -59,6 +59,7 @@ FIELD = part('form-data; name="cmd"', b"1")
     [
         ([FILE, FILE, FILE, END], TooLarge, "more than 2 files"),
         ([ZIP, ZIP, END], InvalidInput, "two parts 'zip'"),
+        ([part('form-data; name="file"; filename=""', b"1"), END], InvalidInput, "'file' has no name"),
         ([FIELD, FIELD, END], InvalidInput, "'cmd' is there twice"),
         ([part('form-data; name="cmd"', b"\xff"), END], InvalidInput, "not UTF-8"),
         ([part('form-data; name="cmd"', b"x" * 101), END], TooLarge, "larger than 100 bytes"),

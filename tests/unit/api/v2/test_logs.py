@@ -57,6 +57,7 @@ class Live:
 
 async def test_text_is_what_was_printed(http: httpx2.AsyncClient, manager: ScriptedManager, task: str) -> None:
     await manager.print(task, b"a\xff", b"b")
+    await manager.print(task, b"", dropped=5)
     await manager.print(task, b"wrong", stream=Stream.STDERR)
     answer = await http.get(LOG)
     assert (answer.status_code, answer.content) == (200, b"a\xffbwrong")
@@ -153,6 +154,21 @@ async def test_events_go_on_after_the_last_one_seen(
     by_query = await http.get(f"{LOG}?after=1-2", headers=SSE)
     assert [one[1] for one in events(by_header.text)] == ["1-3", None]
     assert by_query.text == by_header.text
+
+
+async def test_without_following_the_events_end_at_the_present(
+    http: httpx2.AsyncClient, manager: ScriptedManager, task: str
+) -> None:
+    await manager.print(task, b"1")
+    answer = await http.get(f"{LOG}?follow=false", headers=SSE)
+    assert [one[1] for one in events(answer.text)] == ["1-1"]
+    await manager.retry(task, Outcome(exit_code=1, reason=Reason.EXIT))
+    answer = await http.get(f"{LOG}?follow=false", headers=SSE)
+    assert [one[1] for one in events(answer.text)] == ["1-1"]
+    await manager.begin(task)
+    await manager.end(task)
+    answer = await http.get(f"{LOG}?follow=false", headers=SSE)
+    assert [one[0] for one in events(answer.text)] == ["end"]
 
 
 @pytest.mark.parametrize(

@@ -267,6 +267,15 @@ async def test_a_replayed_task_that_was_deleted_is_shown_as_it_was(http: httpx2.
     assert (again.status_code, again.json()["id"]) == (201, first["id"])
 
 
+async def test_a_task_that_is_deleted_while_its_submit_waits_is_gone(
+    http: httpx2.AsyncClient, manager: ScriptedManager
+) -> None:
+    waiting = asyncio.create_task(http.post(f"{TASKS}?wait=30", json=SCRIPT))
+    await manager.asked.wait()
+    await http.delete(f"{TASKS}/{manager.only().task.id}")
+    assert (await waiting).status_code == 404
+
+
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256])
 async def test_keys_are_plain_and_short(http: httpx2.AsyncClient, key: str) -> None:
     assert (await http.post(TASKS, json=SCRIPT, headers={"Idempotency-Key": key})).status_code == 422
