@@ -12,6 +12,7 @@ from taskyard.errors import StorageFull, Unauthorized, Unavailable
 from taskyard.protocol.messages import (
     Drain,
     DrainExecutor,
+    GetMetrics,
     Intervals,
     Keep,
     Kill,
@@ -289,6 +290,7 @@ async def test_an_attempt_is_given_up_once(yard: Yard) -> None:
         yard.parts.nodes._give_up(peer.executor)
     await yard.settled()
     assert (await yard.task("hello")).losses == 1
+    assert "taskyard_stale_reports_total{" not in (await yard.handler.call(GetMetrics())).text
     await yard.check_against_store()
 
 

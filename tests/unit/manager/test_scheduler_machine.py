@@ -113,7 +113,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         ]
         for one in self.queue.place_new(self.fleet, items + repeated if known else items):
             assert one.waiting.task_id in {item.task_id for item in items}
-            task = Task(id=one.waiting.task_id, name="new", priority=priority, order=self.new, version=2)
+            name = one.waiting.task_id
+            task = Task(id=name, name="new", priority=priority, order=int(name[1:]), version=2)
             self.held[task.id] = (task, one)
 
     @precondition(lambda self: self.held)
@@ -122,7 +123,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.held)))
         task, placed = self.held.pop(name)
         assert self.fleet.release(placed.hold)
-        if how == "claim failed":
+        if how == "claim failed" and placed.waiting.version:  # what was claimed at its submit is not deferred
             self.queue.defer(placed.waiting, self.now + 1.0)
             self.model[name] = (task, self.now + 1.0)
         elif how == "runs again":
