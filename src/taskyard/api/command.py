@@ -12,6 +12,8 @@ from taskyard.errors import InvalidInput
 #: Linux takes no argument of 128 KiB or more, its end included.
 LONGEST_WORD = (128 << 10) - 1
 MOST_WORDS = 1000
+#: Bytes of all words together.
+LONGEST_COMMAND = 512 << 10
 _LONG_WITH_VALUE = ("--check-hash-based-pycs",)
 _ENDS_OPTIONS = "cm"
 _TAKES_VALUE = "WX"
@@ -61,6 +63,8 @@ def check_command(arguments: Sequence[str], paths: Collection[str]) -> None:
             raise InvalidInput("the command holds a NUL character, which no process can be given")
         if len(word.encode("utf-8", "surrogatepass")) > LONGEST_WORD:
             raise InvalidInput(f"a word of the command is longer than {LONGEST_WORD} bytes: send it as a file instead")
+    if sum(len(word.encode("utf-8", "surrogatepass")) for word in arguments) > LONGEST_COMMAND:
+        raise InvalidInput(f"the command is longer than {LONGEST_COMMAND} bytes: send what it holds as a file instead")
     position = script_position(arguments)
     if position is None:
         if not arguments:

@@ -16,6 +16,8 @@ LONGEST_GRACE = 3600.0
 MOST_RETRIES = 1000
 LARGEST_PRIORITY = 1_000_000
 MOST_VARIABLES = 1000
+#: Bytes of all variables together: they share Linux' room for a new process with the command.
+LARGEST_ENVIRONMENT = 1 << 20
 MOST_LABELS = 64
 LARGEST_AMOUNT = 1e15
 
@@ -105,6 +107,15 @@ class SpecInput(Input):
         twice = sorted(self.env.keys() & self.secrets.keys())
         if twice:
             raise ValueError(f"{', '.join(twice)}: give a variable in 'env' or in 'secrets', not in both")
+        return self
+
+    @model_validator(mode="after")
+    def _a_process_can_be_given_them(self) -> Self:
+        sizes = {name: len(f"{name}={value}".encode()) for name, value in (*self.env.items(), *self.secrets.items())}
+        if too_long := sorted(name for name, size in sizes.items() if size > LONGEST_WORD):
+            raise ValueError(f"{', '.join(too_long)}: a variable has {LONGEST_WORD} bytes at most; send a file instead")
+        if sum(sizes.values()) > LARGEST_ENVIRONMENT:
+            raise ValueError(f"'env' and 'secrets' have {LARGEST_ENVIRONMENT} bytes together at most")
         return self
 
 

@@ -73,6 +73,7 @@ def test_commands_that_find_their_script(words: list[str]) -> None:
         (["a.py", "\0"], "NUL"),
         (["a.py", "x" * (128 << 10)], "131071"),
         (["a.py", *["x"] * 1000], "1001 words"),
+        (["a.py", *["x" * 100_000] * 6], "524288 bytes"),
     ],
 )
 def test_commands_that_do_not(words: list[str], says: str) -> None:

@@ -169,6 +169,8 @@ async def test_multipart_with_a_spec(http: httpx2.AsyncClient, manager: Scripted
         ({"script": "1", "env": {"TASKYARD_OUTPUT": "1"}}, 422, "TASKYARD_"),
         ({"script": "1", "env": {"A": "1"}, "secrets": {"A": "2"}}, 422, "both"),
         ({"script": "1", "env": {"A": "\0"}}, 422, "env"),
+        ({"script": "1", "env": {"A": "ü" * 66_000}}, 422, "A: a variable"),
+        ({"script": "1", "secrets": {f"A{i}": "x" * 100_000 for i in range(11)}}, 422, "1048576 bytes together"),
         ({"script": "1", "command": ["script.py", "\0"]}, 422, "command"),
         ({"script": "1", "retries": 1001}, 422, "retries"),
         ({"script": "1", "retries": "1"}, 422, "retries"),
