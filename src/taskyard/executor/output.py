@@ -1,7 +1,8 @@
 """What an attempt prints: read from its two pipes, numbered, capped.
 
 A chunk is read and numbered as soon as there is something; a stream that goes on in small pieces is then left alone for a
-moment, so that its next chunk is a larger one. The pipe itself holds what is printed meanwhile.
+moment, so that its next chunk is a larger one. The pipe itself holds what is printed meanwhile. An unbuffered ``print`` writes
+a line in several pieces: one that has only begun is waited for a little before it becomes a chunk.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ CHUNK_BYTES = 64 << 10
 #: A read below this many bytes is small; then the stream is read again after the pause, in seconds.
 SMALL_READ = 4 << 10
 PAUSE = 0.004
+#: Seconds that the rest of a line gets.
+LINE_PAUSE = 0.001
 
 
 class Numbering:
@@ -71,6 +74,7 @@ class Pipes:
         self._on_data = on_data
         self._open = dict(descriptors)
         self._paused: dict[Stream, asyncio.TimerHandle] = {}
+        self._begun = dict.fromkeys(descriptors, b"")
         self._all_closed = asyncio.Event()
         self._hurried = False
         for stream in descriptors:
@@ -98,16 +102,41 @@ class Pipes:
         self._loop.add_reader(self._open[stream], self._read, stream)
 
     def _read(self, stream: Stream) -> None:
-        data = os.read(self._open[stream], CHUNK_BYTES)
-        if not data:
+        read = os.read(self._open[stream], CHUNK_BYTES)
+        if self._hurried or not read or len(read) >= SMALL_READ or read.endswith(b"\n"):
+            self._deliver(stream, read)
+        else:
+            self._begun[stream] = read
+            self._pause(stream, LINE_PAUSE, self._read_rest)
+
+    def _read_rest(self, stream: Stream) -> None:
+        self._resume(stream)
+        try:
+            read = os.read(self._open[stream], CHUNK_BYTES)
+        except BlockingIOError:  # the line does not go on yet
+            self._on_data(stream, self._taken(stream))
+        else:
+            self._deliver(stream, read)
+
+    def _deliver(self, stream: Stream, read: bytes) -> None:
+        if data := self._taken(stream) + read:
+            self._on_data(stream, data)
+        if not read:
             self._close(stream)
-            return
-        self._on_data(stream, data)
-        if len(data) < SMALL_READ and not self._hurried:
-            self._loop.remove_reader(self._open[stream])
-            self._paused[stream] = self._loop.call_later(PAUSE, self._resume, stream)
+        elif len(data) < SMALL_READ and not self._hurried:
+            self._pause(stream, PAUSE, self._resume)
+
+    def _taken(self, stream: Stream) -> bytes:
+        begun, self._begun[stream] = self._begun[stream], b""
+        return begun
+
+    def _pause(self, stream: Stream, seconds: float, then: Callable[[Stream], None]) -> None:
+        self._loop.remove_reader(self._open[stream])
+        self._paused[stream] = self._loop.call_later(seconds, then, stream)
 
     def _close(self, stream: Stream) -> None:
+        if begun := self._taken(stream):
+            self._on_data(stream, begun)
         descriptor = self._open.pop(stream)
         if (timer := self._paused.pop(stream, None)) is not None:
             timer.cancel()

@@ -117,6 +117,37 @@ async def test_reads_until_both_are_closed() -> None:
     assert sorted(reader.read) == [(ERR, b"two"), (OUT, b"one"), (OUT, b"three")]
 
 
+async def test_a_line_in_pieces_is_one_chunk() -> None:
+    reader = Reader()
+    os.write(reader.writing[OUT], b"up")
+    await asyncio.sleep(0)  # the first piece is read alone
+    os.write(reader.writing[OUT], b" 1\n")
+    await reader.something.wait()
+    assert reader.read == [(OUT, b"up 1\n")]
+    reader.close()
+    await reader.pipes.finish(10)
+
+
+async def test_a_line_that_does_not_go_on_is_not_held_back() -> None:
+    reader = Reader()
+    os.write(reader.writing[OUT], b"password: ")
+    await reader.something.wait()
+    assert reader.read == [(OUT, b"password: ")]
+    reader.close()
+    await reader.pipes.finish(10)
+
+
+async def test_a_line_that_was_begun_is_not_lost_when_reading_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "LINE_PAUSE", 3600)
+    reader = Reader()
+    os.write(reader.writing[OUT], b"half a li")
+    while not reader.pipes._begun[OUT]:
+        await asyncio.sleep(0)
+    reader.pipes.close()
+    assert reader.read == [(OUT, b"half a li")]
+    reader.close()
+
+
 async def test_small_pieces_are_gathered_but_the_first() -> None:
     reader = Reader()
     os.write(reader.writing[OUT], b"first")
