@@ -141,10 +141,11 @@ async def test_a_line_that_was_begun_is_not_lost_when_reading_ends(monkeypatch: 
     monkeypatch.setattr(output, "LINE_PAUSE", 3600)
     reader = Reader()
     os.write(reader.writing[OUT], b"half a li")
-    while not reader.pipes._begun[OUT]:
-        await asyncio.sleep(0)
+    os.write(reader.writing[ERR], b"whole\n")
+    await reader.something.wait()  # both were read in that turn of the loop
+    assert reader.read == [(ERR, b"whole\n")]
     reader.pipes.close()
-    assert reader.read == [(OUT, b"half a li")]
+    assert reader.read[1:] == [(OUT, b"half a li")]
     reader.close()
 
 
