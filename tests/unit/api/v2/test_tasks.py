@@ -269,6 +269,18 @@ async def test_a_replayed_task_that_was_deleted_is_shown_as_it_was(http: httpx2.
     assert (again.status_code, again.json()["id"]) == (201, first["id"])
 
 
+async def test_files_of_a_replay_stay_only_with_their_task(http: httpx2.AsyncClient, tmp_path: Path) -> None:
+    key, task = {"Idempotency-Key": "k1"}, {"script": "#" * 5000}
+    first = (await http.post(TASKS, json=task, headers=key)).json()
+    await http.post(TASKS, json=task, headers=key)
+    stored = stored_files(tmp_path)
+    assert len(stored) == 1
+    await http.delete(f"{TASKS}/{first['id']}")
+    stored[0].unlink()  # as a collection would
+    assert (await http.post(TASKS, json=task, headers=key)).json() == first
+    assert stored_files(tmp_path) == []
+
+
 async def test_a_task_that_is_deleted_while_its_submit_waits_is_gone(
     http: httpx2.AsyncClient, manager: ScriptedManager
 ) -> None:
