@@ -17,6 +17,7 @@ from taskyard.protocol.messages import (
     GetMetrics,
     Heartbeat,
     Kill,
+    Output,
     ReadOutput,
     Rejected,
     Started,
@@ -29,6 +30,7 @@ from taskyard.protocol.messages import (
 )
 from taskyard.task.model import (
     Artifact,
+    Chunk,
     Created,
     Failed,
     Fence,
@@ -39,6 +41,7 @@ from taskyard.task.model import (
     SpecChange,
     StateName,
     StopCause,
+    Stream,
 )
 from taskyard.task.model import Stopped as StoppedState
 from tests.unit.manager.yard import NOW, Peer, Yard, finished, output, submission
@@ -303,6 +306,17 @@ async def test_an_outcome_that_could_not_be_stored_ends_the_session_and_is_taken
     await again.says(finished(fence))
     assert again.told(Acknowledge) == [Acknowledge(fence=fence)]
     await yard.check_against_store()
+
+
+@pytest.mark.parametrize("odd", [{"at": float("nan")}, {"dropped": 1 << 63}], ids=str)
+async def test_output_that_no_store_can_hold_ends_the_session_only(yard: Yard, odd: dict[str, Any]) -> None:
+    peer, other = await yard.connect("e1"), await yard.connect("e2")
+    fence = await yard.running(peer)
+    await peer.says(Output(fence=fence, chunks=(Chunk(sequence=1, stream=Stream.STDOUT, **odd),)))
+    assert peer.link.closed is not None
+    await other.says(finished(await yard.running(other, "next")))
+    assert (await yard.task("next")).has_ended
+    assert not yard.store.failed.is_set()
 
 
 async def test_a_mistake_of_ours_ends_the_session_only(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,14 @@ def test_what_comes_and_goes_leaves_nothing_behind(monkeypatch: pytest.MonkeyPat
     assert placed(queue, fleet_of(executor(slots=2)), 40.0) == ["first", "deferred"]
 
 
+def test_a_task_that_changes_often_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler, "MOST_OUTDATED", 10)
+    queue = queue_of(task("head", 0))
+    for version in range(1, 200):
+        queue.put(task("behind", 1, version=version), 0.0)
+    assert entries(queue) <= 2 + 2 + 10 + 1
+
+
 # --- tasks that are being submitted -----------------------------------------------------------------------------------
 
 

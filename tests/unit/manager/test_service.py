@@ -13,6 +13,7 @@ import pytest
 from taskyard.errors import AddressInUse, Refused, StoreError, StoreLocked, TaskyardError, Unauthorized
 from taskyard.link.base import Link
 from taskyard.link.dial import dial
+from taskyard.manager.parts import Parts
 from taskyard.manager.service import Manager, RunningManager
 from taskyard.protocol.calls import read_answer
 from taskyard.protocol.codec import api_codec, executor_codec
@@ -224,10 +225,21 @@ async def test_one_manager_for_one_file(tmp_path: Path, running: RunningManager)
             pass
 
 
-async def test_an_error_within_the_block_leaves_as_it_is(tmp_path: Path) -> None:
+async def test_an_error_within_the_block_leaves_as_it_is_and_stops_all_timers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[Parts] = []
+    real = Parts.close
+
+    def remembering(parts: Parts) -> None:
+        real(parts)
+        closed.append(parts)
+
+    monkeypatch.setattr(Parts, "close", remembering)
     with pytest.raises(ZeroDivisionError):
         async with manager(tmp_path).running():
             raise ZeroDivisionError
+    assert len(closed) == 1
     async with manager(tmp_path).running():
         pass  # and everything was closed
 
