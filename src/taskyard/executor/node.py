@@ -86,14 +86,11 @@ class Node:
     def __init__(self, capacity: Mapping[str, int], outcomes: Mapping[Fence, Outcome] | None = None) -> None:
         self.capacity = dict(capacity)
         self._room = dict(capacity)
-        self._waiting: dict[
-            Fence, Run
-        ] = {}  # for room: sent ahead, or into room that a killed attempt is about to leave
+        self._waiting: dict[Fence, Run] = {}  # for room that killed attempts are about to leave
         self._held: dict[Fence, Held] = {}
         self._outcomes: dict[Fence, Outcome] = dict(outcomes or {})
         self._refused: OrderedDict[Fence, None] = OrderedDict()
         self._deadline = float("inf")
-        self._prefetch = 0
         self._drained_by_manager = False
         self._shutting_down = False
 
@@ -164,7 +161,6 @@ class Node:
 
     def _welcome(self, welcome: Welcome) -> list[Instruction]:
         self._deadline = welcome.intervals.deadline
-        self._prefetch = welcome.prefetch
         self._drained_by_manager = False  # the manager remembers that better, and says it again
         stored = dict(welcome.stored)
         instructions: list[Instruction] = [Send(Draining())] if self._shutting_down else []
@@ -194,8 +190,6 @@ class Node:
             return "too many outcomes wait for the manager's acknowledgement"
         if lacking := _lacking(run, self.capacity):
             return f"the executor does not have that much of {', '.join(lacking)}"
-        if len(self._waiting) < self._prefetch:
-            return ""
         if lacking := _lacking(run, self._coming_room()):
             return f"the executor has no room: it lacks {', '.join(lacking)}"
         return ""

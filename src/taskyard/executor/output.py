@@ -112,7 +112,7 @@ class Pipes:
     def _read_rest(self, stream: Stream) -> None:
         self._resume(stream)
         try:
-            read = os.read(self._open[stream], CHUNK_BYTES)
+            read = os.read(self._open[stream], CHUNK_BYTES - SMALL_READ)
         except BlockingIOError:  # the line does not go on yet
             self._on_data(stream, self._taken(stream))
         else:

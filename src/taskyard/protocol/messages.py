@@ -141,14 +141,12 @@ ExecutorMessage = Hello | ExecutorReport
 
 
 class Welcome(Message, tag="welcome"):
-    """``stored`` gives, for each attempt that the executor holds or has finished, the highest output sequence stored.
-    ``prefetch`` is how many attempts the executor may be sent beyond its room, to start as soon as there is some."""
+    """``stored`` gives, for each attempt that the executor holds or has finished, the highest output sequence stored."""
 
     version: int
     generation: str
     intervals: Intervals = Intervals()
     stored: tuple[tuple[Fence, int], ...] = ()
-    prefetch: int = 0
 
 
 class RepositoryAddress(Message):

@@ -60,14 +60,13 @@ def run(fence: Fence, grace: float = 3.0, **resources: float) -> Run:
     return Run(fence=fence, name=fence.task_id, spec=Spec(arguments=("x.py",), grace=grace, resources=amounts))
 
 
-def welcome(deadline: float = 30.0, prefetch: int = 0, **stored: int) -> Welcome:
+def welcome(deadline: float = 30.0, **stored: int) -> Welcome:
     fences = {fence.task_id: fence for fence in (A, B, C)}
     return Welcome(
         version=1,
         generation="generation",
         intervals=Intervals(deadline=deadline),
         stored=tuple((fences[name], sequence) for name, sequence in stored.items()),
-        prefetch=prefetch,
     )
 
 
@@ -112,8 +111,8 @@ def refused(node: Node) -> None:
 
 
 def waiting(node: Node) -> None:
-    """A waits for the room that B has."""
-    fed(node, welcome(prefetch=1), run(B), run(A))
+    """A waits for the room that B leaves."""
+    fed(node, run(B), Kill(fence=B), run(A))
 
 
 Situation = Callable[[Node], None]
@@ -183,19 +182,14 @@ class TestRun:
 
 
 class TestWaiting:
-    def test_what_was_sent_ahead_starts_when_there_is_room(self) -> None:
-        node = Node(capacity())
-        waiting(node)
-        assert node.holds == (B, A)
-        assert isinstance(sent(fed(node, run(C)))[0], Rejected)
-        assert fed(node, Began(B, 1.0), Gone(B)) == [StartAttempt(run(A))]
-
     def test_first_come_first_served(self) -> None:
         node = Node(capacity(slots=2))
-        fed(node, welcome(prefetch=2), run(A), run(B, slots=2), run(C))
-        assert node.holds == (A, B, C)
-        assert fed(node, Ended(A, OUTCOME)) == [Report(A, OUTCOME), StartAttempt(run(B, slots=2))]
-        assert fed(node, Gone(B)) == [StartAttempt(run(C))]
+        fed(node, run(A), run(B), Kill(fence=A), Kill(fence=B), run(C, slots=2))
+        later = Fence("generation", "d", 1)
+        assert isinstance(sent(fed(node, run(later)))[0], Rejected)
+        assert fed(node, Dropped(A)) == [Forget(A, discarded=False)]
+        assert isinstance(sent(fed(node, run(later)))[0], Rejected)
+        assert fed(node, Dropped(B)) == [Forget(B, discarded=False), StartAttempt(run(C, slots=2))]
 
     def test_room_that_a_killed_attempt_leaves_is_room(self) -> None:
         node = Node(capacity(slots=2))
