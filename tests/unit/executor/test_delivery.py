@@ -111,14 +111,16 @@ def test_attempts_take_turns(sending: Sending) -> None:
 
 
 def test_the_outcome_comes_after_all_output(sending: Sending) -> None:
-    sending.print(A, 6)
+    sending.print(A, 9)
     sending.deliveries.report(A, OUTCOME)
-    assert sending.link.finished() == []
     sending.deliveries.release(A, 4)
-    assert sending.link.numbers(A) == [1, 2, 3, 4, 5, 6]
+    assert sending.link.numbers(A) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert sending.link.finished() == []
+    sending.deliveries.release(A, 5)
+    assert sending.link.numbers(A) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert sending.link.finished() == [A]
     assert isinstance(sending.link.sent[-1], Finished)
-    sending.deliveries.release(A, 6)
+    sending.deliveries.release(A, 9)
     assert sending.link.finished() == [A]
 
 
