@@ -162,3 +162,25 @@ def test_what_up_started_dies_with_it(tmp_path: Path) -> None:
         up.kill()
         # The executors hold the write end of the log: its end says that the last of them is gone.
         assert processes_with(str(tmp_path)) == []
+
+
+def test_help_says_what_each_command_is_for(tmp_path: Path) -> None:
+    shown = Yard(tmp_path).cli("--help").stdout.decode()
+    assert "List tasks, newest first." in shown
+
+
+@pytest.mark.parametrize("command", [("token", "show"), ("ls",), ("up", "--port", "0")])
+def test_a_data_directory_that_is_none_is_said_in_one_sentence(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "file").write_text("")
+    done = Yard(tmp_path).cli(*command, TASKYARD_DATA_DIR=str(tmp_path / "file"))
+    assert done.returncode != 0
+    assert b"Traceback" not in done.stderr
+    assert b"file" in done.stderr
+
+
+def test_an_executor_without_an_interpreter_does_not_start(tmp_path: Path) -> None:
+    with Yard(tmp_path) as yard:
+        yard.executor_port = 1
+        broken = yard.executor("--python", "no-such-python", connected=False)
+        assert broken.wait() == 2
+        assert "no-such-python" in broken.log

@@ -30,14 +30,14 @@ def presented_token(headers: Mapping[str, str]) -> str | None:
 def check_token(accepted: bool) -> None:
     """``Unauthorized``."""
     if not accepted:
-        raise Unauthorized("the token is not valid here, or not any more: 'taskyard token' shows the present one")
+        raise Unauthorized("the token is not valid here, or not any more: 'taskyard token show --reveal' prints it")
 
 
 def check_without_token(headers: Mapping[str, str], tokenless: bool, allowed_hosts: Collection[str]) -> None:
     """``Unauthorized``, ``Forbidden``. ``tokenless``: bound to loopback alone, and no token is required."""
     if not tokenless:
         raise Unauthorized(
-            "a token is needed: send the header 'Authorization: Bearer TOKEN' ('taskyard token' shows it)"
+            "a token is needed: send the header 'Authorization: Bearer TOKEN' ('taskyard token show --reveal' prints it)"
         )
     host = headers.get("host", "")
     if _name(host) not in _OUR_NAMES and _name(host) not in allowed_hosts and host not in allowed_hosts:

@@ -103,6 +103,9 @@ def arranged(app: App, words: Sequence[str]) -> list[str]:
 def run(words: Sequence[str]) -> int:
     """Run one command line; the exit code."""
     app = build()
+    if not words or words[0] in app.help_flags:
+        for name, _, _ in COMMANDS:
+            app[name]  # imported now: a list of commands shows what each is for
     try:
         code = app(arranged(app, words), exit_on_error=False, print_error=False)
         sys.stdout.flush()
@@ -118,6 +121,9 @@ def run(words: Sequence[str]) -> int:
         # Nobody reads our output any more: nothing may be written there again, not at the end of the process either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
+    except OSError as error:  # a folder that is none, a file that may not be read
+        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return Exit.FAILED
     return int(code or Exit.OK)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from taskyard.cli.options import DEFAULT_LOGGING, Logging, configured
 from taskyard.cli.servers import DataDir, RequireToken
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def up(
     *,
-    executors: Annotated[int, Parameter(name=["--executors", "-e"])] = 2,
+    executors: Annotated[int, Parameter(name=["--executors", "-e"], validator=validators.Number(gte=0, lte=1000))] = 2,
     slots: Annotated[int, Parameter(name=["--slots", "-s"])] = 1,
     host: str | None = None,
     port: Annotated[int | None, Parameter(name=["--port", "-p"])] = None,

@@ -38,6 +38,8 @@ class ArtifactUploader:
     async def upload(self, folder: Path, addresses: Sequence[RepositoryAddress]) -> tuple[Artifact, ...]:
         """Upload every regular file below ``folder``, which no process changes any more. ``BadOutput``, ``Unreachable``."""
         try:
+            if folder.is_symlink():
+                raise BadOutput("the output folder was replaced by a link")
             if _is_empty(folder):
                 return ()
             names = await asyncio.to_thread(self._find, folder)

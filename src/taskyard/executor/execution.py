@@ -96,7 +96,10 @@ class Execution:
         except Exception:  # our own bug must cost this attempt only
             self._log.exception("attempt_broke")
             self._report(Outcome(reason=Reason.START, message="the executor failed: its log says how"))
-        await asyncio.to_thread(self._workspace.remove)
+        try:
+            await asyncio.to_thread(self._workspace.remove)
+        except Exception:  # nor may it cost more than the room on the disk
+            self._log.exception("workspace_not_removed")
 
     def _report(self, outcome: Outcome) -> None:
         self._log.info("attempt_ended", reason=outcome.reason, exit_code=outcome.exit_code, stopped=outcome.stopped)

@@ -24,7 +24,7 @@ class Repositories:
     byte; ``manager_host`` stands in for the host of an address without one."""
 
     def __init__(self, token: str, timeout: float, manager_host: str) -> None:
-        self._token = token
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = httpx2.Timeout(timeout, connect=min(CONNECT_TIMEOUT, timeout))
         self._manager_host = manager_host
         self._client: httpx2.AsyncClient | None = None
@@ -69,7 +69,7 @@ class Repositories:
             if self._client is None:  # in a thread: it loads the certificates of the machine
                 self._client = await asyncio.to_thread(
                     httpx2.AsyncClient,
-                    headers={"Authorization": f"Bearer {self._token}"},
+                    headers=self._headers,
                     timeout=self._timeout,
                     trust_env=False,
                 )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from taskyard.errors import InvalidInput
 from taskyard.executor import identity, measure
 from taskyard.executor.artifacts import ArtifactUploader
 from taskyard.executor.delivery import Deliveries
@@ -21,7 +22,7 @@ from taskyard.executor.performer import Performer, Session
 from taskyard.executor.repository import Repositories
 from taskyard.executor.runner import FreshRunner, Runner
 from taskyard.executor.spool import Spool
-from taskyard.executor.workspace import OUTPUT_VARIABLE
+from taskyard.executor.workspace import OUTPUT_VARIABLE, remove_tree
 from taskyard.link.base import Link
 from taskyard.link.dial import keep_dialling
 from taskyard.protocol.codec import executor_codec
@@ -40,6 +41,8 @@ log = structlog.get_logger()
 async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> None:
     """Run an executor until ``stop`` is set; then end every attempt in order. ``Conflict`` where another executor has its
     name, ``InvalidInput`` where its settings cannot be."""
+    if shutil.which(settings.python) is None:
+        raise InvalidInput(f"{settings.python} is no program that can be run: give the interpreter with --python")
     runner = FreshRunner(settings.python)
     with identity.take(settings.data_dir, settings.name) as me:
         attempts = me.folder / "attempts"
@@ -64,7 +67,7 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
 async def _clear(runner: Runner, attempts: Path) -> None:
     """Prove that no process of any attempt is left, and remove their files."""
     await runner.bury(OUTPUT_VARIABLE, attempts)
-    await asyncio.to_thread(shutil.rmtree, attempts, ignore_errors=True)
+    await asyncio.to_thread(remove_tree, attempts)
     attempts.mkdir(mode=0o700, exist_ok=True)
 
 

@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -80,12 +80,7 @@ class Workspace:
 
     def remove(self) -> None:
         """Remove it all, even what the script has made unreadable for itself."""
-        if self._root.exists():
-            shutil.rmtree(self._root, ignore_errors=True)
-        if self._root.exists():
-            _make_removable(self._root)
-            shutil.rmtree(self._root, ignore_errors=True)
-        if self._root.exists():
+        if not remove_tree(self._root):
             log.warning("workspace_not_removed", path=str(self._root))
 
     def _place(self, file: FileRef) -> Path:
@@ -105,7 +100,12 @@ def _bad(file: FileRef, error: OSError) -> BadFile:
     return BadFile(f"{file.path!r} cannot be written: {error.strerror}")
 
 
-def _make_removable(root: Path) -> None:
-    for folder, _, _ in os.walk(root):
-        with contextlib.suppress(OSError):  # what is not ours stays, and is said so
-            os.chmod(folder, 0o700)
+def remove_tree(root: Path) -> bool:
+    """Remove a folder and all that is in it, however deep it is and whatever its modes are. Whether nothing is left."""
+    # A script can nest folders deeper than Python can recurse: then, and where modes forbid it, the system's tools do it.
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(root, ignore_errors=True)
+    if root.exists():
+        subprocess.run(["chmod", "-R", "u+rwX", "--", root], stderr=subprocess.DEVNULL, check=False)
+        subprocess.run(["rm", "-rf", "--", root], stderr=subprocess.DEVNULL, check=False)
+    return not root.exists()

@@ -32,7 +32,8 @@ from taskyard.protocol.messages import (
     Stopped,
 )
 from taskyard.store.base import STALE, Removed, Stale, Store
-from taskyard.task.model import Fence, Task
+from taskyard.task.model import Fence, Outcome, Reason, Task
+from taskyard.task.soundness import flaw
 from taskyard.task.state import Began, Ended, Event, Released, StopConfirmed, event_name
 
 log = structlog.get_logger()
@@ -91,12 +92,17 @@ class Reports:
         return self._store_output(fence, message, link, self._store.append_output(fence, message.chunks))
 
     def finished(self, executor_id: str, message: Finished, link: Link[ManagerMessage]) -> Followup | None:
+        """An outcome that cannot be true counts as the machine's failure, so that the task ends or runs elsewhere."""
         fence, outcome = message.fence, message.outcome
         if not self._is_own(executor_id, fence, "finished"):
             link.send(Acknowledge(fence=fence, discarded=True))
             return None
+        if problem := flaw(outcome):
+            log.error("outcome_not_sound", **_ids(fence), problem=problem)
+            explanation = f"the executor's report cannot be true: {problem}"
+            outcome = Outcome(reason=Reason.START, message=explanation, last_sequence=max(0, outcome.last_sequence))
         answer = self._store.report(fence, Ended(outcome=outcome), self._wall(), random.random())
-        return self._finish(message, link, answer)
+        return self._finish(fence, outcome, link, answer)
 
     def rejected(self, executor_id: str, message: Rejected) -> Followup | None:
         if not self._is_own(executor_id, message.fence, "rejected"):
@@ -134,9 +140,12 @@ class Reports:
         link.send(AcknowledgeOutput(fence=fence, sequence=stored))
 
     async def _finish(
-        self, message: Finished, link: Link[ManagerMessage], answer: Awaitable[Task | Removed | Stale]
+        self,
+        fence: Fence,
+        outcome: Outcome,
+        link: Link[ManagerMessage],
+        answer: Awaitable[Task | Removed | Stale],
     ) -> None:
-        fence, outcome = message.fence, message.outcome
         result = await answer
         link.send(Acknowledge(fence=fence, discarded=result is STALE))
         if result is STALE:

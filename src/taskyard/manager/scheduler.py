@@ -234,4 +234,4 @@ def _describe(name: str, executor: Executor, requirement: Requirement) -> str:
     wanted = dict(requirement.resources).get(name)
     if wanted is None:
         return f"the label {name}"
-    return f"{name} (asked for {wanted / 1000:g}, has {executor.capacity.get(name, 0) / 1000:g})"
+    return f"{name} (asked for {wanted / 1000:.15g}, has {executor.capacity.get(name, 0) / 1000:.15g})"

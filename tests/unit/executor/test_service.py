@@ -13,6 +13,7 @@ import msgspec
 import psutil
 import pytest
 
+from taskyard.errors import InvalidInput
 from taskyard.executor import service
 from taskyard.protocol.messages import (
     Acknowledge,
@@ -149,13 +150,31 @@ class TestRun:
         outcome = (await manager.finished()).outcome
         assert (outcome.reason, outcome.signal, outcome.stopped) == (Reason.TIMEOUT, 9, False)
 
-    async def test_cannot_start(self, manager: Manager, settings: ExecutorSettings) -> None:
-        async with executing(settings.model_copy(update={"python": "/nowhere/python"})):
+    async def test_cannot_start(self, manager: Manager, settings: ExecutorSettings, tmp_path: Path) -> None:
+        python = tmp_path / "python"
+        python.symlink_to(sys.executable)
+        async with executing(settings.model_copy(update={"python": str(python)})):
             await manager.until(lambda: manager.links)
+            python.unlink()
             manager.send(run(""))
             outcome = (await manager.finished()).outcome
         assert outcome.reason is Reason.START
-        assert "/nowhere/python" in outcome.message
+        assert str(python) in outcome.message
+
+    async def test_without_an_interpreter(self, settings: ExecutorSettings) -> None:
+        with pytest.raises(InvalidInput, match="/nowhere/python"):
+            await service.run(settings.model_copy(update={"python": "/nowhere/python"}), "", asyncio.Event())
+
+    async def test_a_workspace_that_cannot_be_removed_costs_no_executor(
+        self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(root: Path) -> bool:
+            raise RecursionError
+
+        monkeypatch.setattr("taskyard.executor.workspace.remove_tree", fail)
+        for attempt in (1, 2):
+            manager.send(run("", of=fence(attempt=attempt)))
+            assert (await manager.finished(fence(attempt=attempt))).outcome.succeeded
 
     async def test_bad_file(self, manager: Manager, executor: object) -> None:
         manager.send(run("", files=(script(""), script("", "../escape.py"))))

@@ -70,6 +70,14 @@ class TestDownloader:
             assert await fetched(downloader, file, NOWHERE, other.address, repository.address) == b"content"
             assert len(other.requests) == 1
 
+    async def test_without_a_token_none_is_sent(self, repository: Repository, tmp_path: Path) -> None:
+        repositories = Repositories("", 10.0, "127.0.0.1")
+        downloader = Downloader(tmp_path / "tokenless", 1000, repositories)
+        file = repository.add(b"content")
+        assert await fetched(downloader, file, repository.address) == b"content"
+        assert repository.requests == [("GET", file.sha256, "")]
+        await repositories.close()
+
     async def test_says_what_each_answered(self, downloader: Downloader, repository: Repository) -> None:
         file = FileRef(path="x", size=1, sha256="0" * 64)
         with pytest.raises(Unreachable) as raised:
@@ -183,6 +191,11 @@ class TestArtifacts:
         os.close(os.open(os.fsencode(folder) + b"/\xff", os.O_CREAT))
         with pytest.raises(BadOutput, match="no UTF-8"):
             await uploader.upload(folder, [])
+
+    async def test_a_link_in_the_place_of_the_folder(self, uploader: ArtifactUploader, tmp_path: Path) -> None:
+        (tmp_path / "replaced").symlink_to("/etc")
+        with pytest.raises(BadOutput, match="link"):
+            await uploader.upload(tmp_path / "replaced", [])
 
     async def test_unreadable(self, uploader: ArtifactUploader, tmp_path: Path) -> None:
         with pytest.raises(BadOutput, match="cannot be read"):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
-import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
 from taskyard.executor.workspace import BadFile, Workspace
 from taskyard.task.model import FileRef
@@ -102,25 +104,22 @@ def test_remove(workspace: Workspace, tmp_path: Path) -> None:
     assert not (tmp_path / "attempt").exists()
 
 
-def test_what_the_script_made_unreadable_is_removed_too(
-    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_script_made_unreadable_is_removed_too(workspace: Workspace, tmp_path: Path) -> None:
     workspace.write(ref("a/b"), b"")
-    removed: list[Path] = []
-    rmtree = shutil.rmtree
-
-    def only_when_readable(path: Path, ignore_errors: bool) -> None:
-        if (workspace.work / "a").stat().st_mode & 0o700 == 0o700:
-            removed.append(path)
-            rmtree(path)
-
-    monkeypatch.setattr("taskyard.executor.workspace.shutil.rmtree", only_when_readable)
-    (workspace.work / "a").chmod(0o500)
+    (workspace.work / "a").chmod(0)
     workspace.remove()
-    assert removed == [tmp_path / "attempt"]
+    assert not (tmp_path / "attempt").exists()
 
 
-def test_what_cannot_be_removed_is_said(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskyard.executor.workspace.shutil.rmtree", lambda path, ignore_errors: None)
+def test_what_cannot_be_removed_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.executor.workspace.remove_tree", lambda root: False)
+    with structlog.testing.capture_logs() as logs:
+        workspace.remove()
+    assert [entry["event"] for entry in logs] == ["workspace_not_removed"]
+
+
+def test_a_tree_deeper_than_python_can_recurse_is_removed(workspace: Workspace) -> None:
+    deep = "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')\n"
+    subprocess.run([sys.executable, "-c", deep], cwd=workspace.work, check=True)
     workspace.remove()
-    assert (tmp_path / "attempt").exists()
+    assert not workspace.work.parent.exists()

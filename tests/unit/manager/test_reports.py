@@ -129,6 +129,17 @@ async def test_artifacts_are_kept(yard: Yard) -> None:
     assert attempt.outcome.artifacts == (artifact,)
 
 
+async def test_an_outcome_that_cannot_be_true_counts_as_the_machines_failure(yard: Yard) -> None:
+    peer = await yard.connect()
+    fence = await yard.running(peer, max_losses=0)
+    await peer.says(finished(fence, artifacts=(Artifact(path="../../x", size=-1, sha256="x"),)))
+    assert (await yard.task("hello")).state == Failed(ended_at=NOW, reason=Reason.START)
+    (attempt,) = await yard.store.attempts(fence.task_id)
+    assert attempt.outcome is not None
+    assert (attempt.outcome.artifacts, "cannot be true" in attempt.outcome.message) == ((), True)
+    assert peer.told(Acknowledge) == [Acknowledge(fence=fence)]
+
+
 async def test_a_heartbeat_says_how_the_executor_is(yard: Yard) -> None:
     peer = await yard.connect()
     yard.now += 7

@@ -1,0 +1,29 @@
+"""Whether an outcome can be true. An executor is another program, perhaps a broken one: what it says is looked at."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import PurePosixPath
+
+from taskyard.task.model import Artifact, Outcome
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def flaw(outcome: Outcome) -> str:
+    """What cannot be true of it, in a few words; empty where nothing is wrong."""
+    if outcome.reason is None and not outcome.stopped and (outcome.exit_code or outcome.signal):
+        return "it has failed without a reason"
+    if min(outcome.peak_memory, outcome.last_sequence, outcome.dropped) < 0:
+        return "an amount is negative"
+    times = (outcome.cpu_time, outcome.started_at, outcome.ended_at)
+    if not all(math.isfinite(time) and time >= 0 for time in times):
+        return "a time is negative or no number"
+    return next((f"artifact {one.path!r} is none" for one in outcome.artifacts if not _is_sound(one)), "")
+
+
+def _is_sound(artifact: Artifact) -> bool:
+    path = PurePosixPath(artifact.path)
+    inside = bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in artifact.path
+    return inside and artifact.size >= 0 and _SHA256.fullmatch(artifact.sha256) is not None
