@@ -48,6 +48,26 @@ def test_a_line_of_json_tells_component_level_and_time(monkeypatch: pytest.Monke
     assert line == {"event": "listening", "level": "info", "component": "manager", "port": 5556}
 
 
+class Writes(io.StringIO):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.written.append(text)
+        return super().write(text)
+
+
+def test_a_line_is_one_write_as_several_processes_share_a_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Writes()
+    monkeypatch.setattr(sys, "stderr", stream)
+    log.configure("executor", "info", "json")
+    structlog.get_logger().info("connected")
+    logging.getLogger("some.library").warning("odd")
+    assert len(stream.written) == 2
+    assert all(text.endswith("}\n") for text in stream.written)
+
+
 def test_the_standard_librarys_log_goes_the_same_way_from_warning_on(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = stderr(monkeypatch)
     log.configure("manager", "debug", "json")
