@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     log_format: str = Field("auto", pattern=LOG_FORMATS, description="human, json, or auto: human on a terminal")
     require_token: bool = Field(False, description="ask for a token on loopback too")
 
+    def needs_token(self, host: str) -> bool:
+        """Whether everybody who comes to a server that is bound to ``host`` has to show a token."""
+        return self.require_token or not is_loopback(host)
+
     @field_validator("data_dir")
     @classmethod
     def _absolute(cls, value: Path) -> Path:

@@ -203,15 +203,7 @@ class Yard:
 
     def curl(self, path: str, *arguments: str, port: int | None = None) -> tuple[int, bytes]:
         """Status and body of a request by the real curl, to the API Server or another port of this machine."""
-        url = f"http://127.0.0.1:{port or self.http_port}{path}"
-        done = subprocess.run(
-            ["curl", "-sS", "--max-time", str(DEADLINE), "-w", "\n%{http_code}", *arguments, url],
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        body, _, status = done.stdout.rpartition(b"\n")
-        return int(status), body
+        return curl(f"http://127.0.0.1:{port or self.http_port}{path}", *arguments)
 
     def curl_json(self, path: str, *arguments: str) -> tuple[int, Any]:
         status, body = self.curl(path, *arguments)
@@ -233,6 +225,15 @@ class Yard:
         assert status == 200, body
         assert body["state"] in ("finished", "failed", "stopped"), body
         return dict(body)
+
+
+def curl(url: str, *arguments: str, prefix: Sequence[str] = ()) -> tuple[int, bytes]:
+    """Status and body of a request by the real curl. ``prefix`` comes before the command."""
+    command = [*prefix, "curl", "-sS", "--max-time", str(DEADLINE), "-w", "\n%{http_code}", *arguments, url]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    body, _, status = done.stdout.rpartition(b"\n")
+    return int(status), body
 
 
 def processes_with(marker: str) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.hosts import Hosts
-from tests.acceptance.processes import DEADLINE, Yard
+from tests.acceptance.processes import Yard, curl
 
 TOKENS = {"TASKYARD_USER_TOKEN": "users-token", "TASKYARD_EXECUTOR_TOKEN": "executors-token"}
 
@@ -46,11 +45,7 @@ class Network:
     def curl(self, path: str, *arguments: str, token: str | None = "users-token") -> tuple[int, bytes]:
         authorization = ["-H", f"Authorization: Bearer {token}"] if token is not None else []
         url = f"http://{self._hosts.addresses['api']}:5001{path}"
-        command = ["curl", "-sS", "--max-time", str(DEADLINE), "-w", "\n%{http_code}", *authorization, *arguments, url]
-        done = subprocess.run([*self._hosts.on("user"), *command], capture_output=True, check=False)
-        assert done.returncode == 0, done.stderr.decode()
-        body, _, status = done.stdout.rpartition(b"\n")
-        return int(status), body
+        return curl(url, *authorization, *arguments, prefix=self._hosts.on("user"))
 
     def json(self, path: str, *arguments: str) -> Any:
         status, body = self.curl(path, *arguments)

@@ -12,7 +12,7 @@ from taskyard.api import access
 from taskyard.api.problems import answer
 from taskyard.api.uploads.multipart import MEDIA_TYPE
 from taskyard.errors import TaskyardError, TooLarge
-from taskyard.settings import ApiSettings, is_loopback
+from taskyard.settings import ApiSettings
 from taskyard.tokens import TokenGate
 
 REPOSITORY_PREFIX = "/repository/"
@@ -27,7 +27,7 @@ class Guard:
         self._app = app
         self._settings = settings
         self._gate = gate
-        self._tokenless = is_loopback(settings.host) and not settings.require_token
+        self._tokenless = not settings.needs_token(settings.host)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"  # uvicorn is told to speak nothing else

@@ -90,7 +90,7 @@ def api(
     from taskyard.api.connector import LinkConnector
     from taskyard.api.service import serve
     from taskyard.cli.serving import make_tokens, serve_until_signal, user_token
-    from taskyard.settings import ApiSettings, is_loopback
+    from taskyard.settings import ApiSettings
     from taskyard.tokens import TokenGate
 
     settings = configured(
@@ -104,7 +104,7 @@ def api(
         log_format=logging.log_format,
     )
     log.configure("api", settings.log_level, settings.log_format)
-    if settings.require_token or not is_loopback(settings.host):
+    if settings.needs_token(settings.host):
         make_tokens(settings, settings.host)
 
     async def serve_api(stop: asyncio.Event) -> None:

@@ -15,7 +15,7 @@ import structlog
 from taskyard import tokens
 from taskyard.cli.say import say
 from taskyard.errors import TaskyardError
-from taskyard.settings import Settings, is_loopback
+from taskyard.settings import Settings
 
 log = structlog.get_logger()
 
@@ -69,7 +69,7 @@ def make_tokens(settings: Settings, host: str) -> None:
     tokens.load_or_make(settings.data_dir)
     path = settings.data_dir / tokens.FILE_NAME
     log.info("tokens_made", path=str(path))
-    if settings.require_token or not is_loopback(host):
+    if settings.needs_token(host):
         say(f"new tokens are in {path}; 'taskyard token show --reveal' prints them")
 
 

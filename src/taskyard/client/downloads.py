@@ -6,22 +6,22 @@ import asyncio
 import hashlib
 import os
 import secrets
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote
 
 from taskyard.client.http import Http, segment
 from taskyard.client.records import Artifact
 from taskyard.errors import InvalidInput, Unavailable
+from taskyard.task.paths import is_inside
 
 
 def place(folder: Path, artifact: Artifact) -> Path:
     """Where an artifact belongs below ``folder``. The path comes from a task: it must not lead out of the folder."""
-    path = PurePosixPath(artifact.path)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if not is_inside(artifact.path):
         raise InvalidInput(
             f"the artifact {artifact.path!r} has a path that leads out of the folder: it was not written"
         )
-    return folder.joinpath(*path.parts)
+    return folder / artifact.path
 
 
 async def download(http: Http, task: str, artifact: Artifact, target: Path) -> None:

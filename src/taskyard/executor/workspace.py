@@ -11,12 +11,13 @@ import contextlib
 import shutil
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import structlog
 
 from taskyard.protocol.messages import Run
 from taskyard.task.model import FileRef
+from taskyard.task.paths import is_inside
 
 OUTPUT_VARIABLE = "TASKYARD_OUTPUT"
 #: All that a script inherits from the executor's own environment: no token is among it, and no setting.
@@ -84,11 +85,10 @@ class Workspace:
             log.warning("workspace_not_removed", path=str(self._root))
 
     def _place(self, file: FileRef) -> Path:
-        relative = PurePosixPath(file.path)
-        if not relative.parts or relative.is_absolute() or ".." in relative.parts or "\0" in file.path:
+        if not is_inside(file.path):
             raise BadFile(f"{file.path!r} is no path inside the working directory")
-        path = self.work / relative
-        if len(relative.parts) > 1:
+        path = self.work / file.path
+        if path.parent != self.work:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:

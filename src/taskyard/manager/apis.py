@@ -48,7 +48,7 @@ class ApiServers:
 
     async def admit(self, hello: ApiHello, link: Link[ManagerApiMessage]) -> tuple[ApiWelcome, Handler[ApiCall]]:
         """Let an API Server in. ``Unauthorized``."""
-        needed = self._settings.require_token or not is_loopback(self._settings.host)
+        needed = self._settings.needs_token(self._settings.host)
         if (needed or hello.token) and not self._gate.accepts_user(hello.token):
             raise Unauthorized(
                 "the users' token is missing or wrong: give TASKYARD_USER_TOKEN, or the manager's data directory"

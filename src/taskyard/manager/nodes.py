@@ -30,7 +30,7 @@ from taskyard.protocol.messages import (
     Stop,
     Welcome,
 )
-from taskyard.settings import ManagerSettings, is_loopback
+from taskyard.settings import ManagerSettings
 from taskyard.store.base import ExecutorRow, Store
 from taskyard.task.state import Lost, Missing
 from taskyard.tokens import TokenGate
@@ -137,7 +137,7 @@ class Nodes:
         self._leases.clear()
 
     def _check(self, hello: Hello) -> None:
-        needed = self._settings.require_token or not is_loopback(self._settings.host)
+        needed = self._settings.needs_token(self._settings.host)
         if (needed or hello.token) and not self._gate.accepts_executor(hello.token):
             raise Unauthorized(
                 "the executors' token is missing or wrong: give TASKYARD_EXECUTOR_TOKEN, or the manager's data directory"

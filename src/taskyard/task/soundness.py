@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import PurePosixPath
 
 from taskyard.task.model import Artifact, Outcome
+from taskyard.task.paths import is_inside
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -24,6 +24,4 @@ def flaw(outcome: Outcome) -> str:
 
 
 def _is_sound(artifact: Artifact) -> bool:
-    path = PurePosixPath(artifact.path)
-    inside = bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in artifact.path
-    return inside and artifact.size >= 0 and _SHA256.fullmatch(artifact.sha256) is not None
+    return is_inside(artifact.path) and artifact.size >= 0 and _SHA256.fullmatch(artifact.sha256) is not None
