@@ -20,6 +20,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 API_PORT, MANAGER_API_PORT, MANAGER_EXECUTOR_PORT = 5001, 5555, 5556
 LOG_LEVELS = "^(debug|info|warning|error)$"
 LOG_FORMATS = "^(human|json|auto)$"
+ISOLATIONS = "^(auto|always|never)$"
 
 
 def default_data_dir() -> Path:
@@ -107,6 +108,12 @@ class ManagerSettings(Settings):
     handshake_timeout: float = Field(10.0, gt=0, description="seconds in which a peer must have introduced itself")
     commit_bytes: int = Field(4 * MIB, gt=0, description="bytes of output in one commit")
     retention: float = Field(30 * 86400.0, gt=0, description="seconds for which an ended task is kept")
+    cordon_after: int = Field(
+        3, gt=0, description="attempts in a row that an executor cannot start before it gets no more for a while"
+    )
+    cordon_pause: float = Field(
+        60.0, gt=0, description="seconds of that while; doubled each time, up to an hour, until an attempt starts"
+    )
     key_retention: float = Field(86400.0, gt=0, description="seconds for which an idempotency key is kept")
     shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
 
@@ -151,6 +158,7 @@ class ApiSettings(Settings):
     max_wait: float = Field(60.0, gt=0, description="longest long poll, in seconds")
     max_page: int = Field(1000, gt=0, description="tasks on one page")
     request_timeout: float = Field(30.0, gt=0, description="seconds that the manager may take to answer")
+    header_timeout: float = Field(10.0, gt=0, description="seconds in which a request's headers must have come")
     body_timeout: float = Field(30.0, gt=0, description="seconds without a byte after which an upload is given up")
     max_connections: int = Field(1000, gt=0, description="HTTP connections at once")
     shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
@@ -180,6 +188,13 @@ class ExecutorSettings(Settings):
     resources: dict[str, float] = Field(default_factory=dict, description="further named quantities to offer")
     labels: dict[str, str] = Field(default_factory=dict, description="labels that tasks can ask for")
     python: str = Field(default_factory=lambda: sys.executable, description="interpreter that runs the scripts")
+    work_dir: Path | None = Field(
+        None, description="where attempts have their folders; empty: a place that their users can reach is chosen"
+    )
+    isolation: str = Field(
+        "auto", pattern=ISOLATIONS, description="a user of its own for each slot: auto (where it can), always, never"
+    )
+    first_uid: int = Field(57_000, ge=1, description="the first of the 1000 user ids that slots may get")
     max_output: int = Field(16 * MIB, gt=0, description="bytes kept of each of an attempt's two streams")
     max_spool: int = Field(1 * GIB, gt=0, description="bytes of output kept on disk while the manager is away")
     max_artifacts: int = Field(1000, gt=0, description="files of one attempt's output folder")

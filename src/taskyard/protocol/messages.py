@@ -25,7 +25,7 @@ from taskyard.task.model import (
 )
 
 OLDEST_VERSION = 1
-NEWEST_VERSION = 1
+NEWEST_VERSION = 2
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -79,7 +79,8 @@ class Refuse(Message, tag="refuse"):
 
 class Hello(Message, tag="hello", kw_only=True):
     """An executor introduces itself. ``capacity`` is in thousandths. ``holds`` are attempts that it runs, ``finished``
-    those whose outcome it keeps until it is acknowledged. ``boot_id`` differs for each start of the process."""
+    those whose outcome it keeps until it is acknowledged. ``boot_id`` differs for each start of the process. ``enforces``
+    says of each limit that it can enforce by which means; an executor of version 1 says of none."""
 
     oldest_version: int = OLDEST_VERSION
     newest_version: int = NEWEST_VERSION
@@ -91,6 +92,7 @@ class Hello(Message, tag="hello", kw_only=True):
     labels: dict[str, str] = {}
     capacity: dict[str, int]
     confinement: tuple[str, ...] = ()
+    enforces: dict[str, str] = {}
     holds: tuple[Fence, ...] = ()
     finished: tuple[Fence, ...] = ()
 
@@ -413,7 +415,8 @@ class Holding(Message):
 
 
 class ExecutorView(Message):
-    """An executor as the manager sees it. Amounts are in thousandths; ``last_heard`` is the manager's wall clock."""
+    """An executor as the manager sees it. Amounts are in thousandths; ``last_heard`` is the manager's wall clock.
+    ``cordoned`` says why it gets no attempts for a while; empty where it gets them."""
 
     executor_id: str
     name: str
@@ -425,6 +428,8 @@ class ExecutorView(Message):
     usage: Usage = Usage()
     software: str = ""
     confinement: tuple[str, ...] = ()
+    enforces: dict[str, str] = {}
+    cordoned: str = ""
     last_heard: float = 0.0
     running: tuple[Holding, ...] = ()
 

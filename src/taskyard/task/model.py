@@ -49,11 +49,13 @@ class Reason(enum.StrEnum):
     FILES = "files"
     REJECTED = "rejected"
     OUTPUT = "output"
+    LIMIT = "limit"
 
 
 class StopCause(enum.StrEnum):
-    """Who asked for the stop of an open attempt. Delete beats update, update beats user."""
+    """Who asked for the stop of an open attempt. Delete beats update, update beats user, user beats timeout."""
 
+    TIMEOUT = "timeout"
     USER = "user"
     UPDATE = "update"
     DELETE = "delete"
@@ -81,8 +83,27 @@ class FileRef(Record):
     executable: bool = False
 
 
+class Limits(Record, kw_only=True):
+    """What one attempt may use at most; None where nothing is said. ``memory`` (of all its processes together), ``file_size``
+    (of each file) and ``disk`` (of its directory) are bytes; ``cpus`` are thousandths of a CPU; ``processes`` counts threads
+    too, as the kernel does; ``open_files`` is for each process."""
+
+    memory: int | None = None
+    cpus: int | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    file_size: int | None = None
+    disk: int | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are set."""
+        return tuple(name for name in self.__struct_fields__ if getattr(self, name) is not None)
+
+
 class Spec(Record, kw_only=True):
-    """What a task runs. ``arguments`` is what would follow ``python``. ``timeout`` limits one run, in seconds."""
+    """What a task runs. ``arguments`` is what would follow ``python``. Timeouts are in seconds: ``timeout`` for one run,
+    ``queue_timeout`` for each wait in the queue, ``total_timeout`` for the task as a whole, from its submit or start."""
 
     arguments: tuple[str, ...]
     files: tuple[FileRef, ...] = ()
@@ -90,12 +111,15 @@ class Spec(Record, kw_only=True):
     env: dict[str, str] = {}
     secrets: dict[str, str] = {}
     timeout: float | None = None
+    queue_timeout: float | None = None
+    total_timeout: float | None = None
     grace: float = 5.0
     retries: int = 0
     max_losses: int = 3
     priority: int = 0
     labels: dict[str, str] = {}
     resources: dict[str, int] = {}
+    limits: Limits = Limits()
 
 
 class SpecChange(Record, kw_only=True):
@@ -107,12 +131,15 @@ class SpecChange(Record, kw_only=True):
     env: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     secrets: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     timeout: float | msgspec.UnsetType | None = msgspec.UNSET
+    queue_timeout: float | msgspec.UnsetType | None = msgspec.UNSET
+    total_timeout: float | msgspec.UnsetType | None = msgspec.UNSET
     grace: float | msgspec.UnsetType = msgspec.UNSET
     retries: int | msgspec.UnsetType = msgspec.UNSET
     max_losses: int | msgspec.UnsetType = msgspec.UNSET
     priority: int | msgspec.UnsetType = msgspec.UNSET
     labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     resources: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    limits: Limits | msgspec.UnsetType = msgspec.UNSET
 
     def merged_into(self, spec: Spec) -> Spec:
         """The next revision of ``spec``."""
@@ -123,10 +150,12 @@ class SpecChange(Record, kw_only=True):
 
 
 class Requirement(msgspec.Struct, frozen=True):
-    """What an executor must offer to run a task. Hashable: tasks of one requirement queue together."""
+    """What an executor must offer to run a task; ``limits`` names those that it must be able to enforce. Hashable: tasks of
+    one requirement queue together."""
 
     labels: tuple[tuple[str, str], ...] = ()
     resources: tuple[tuple[str, int], ...] = ((SLOTS, 1000),)
+    limits: tuple[str, ...] = ()
 
 
 class Created(Record, tag="created"):
@@ -176,7 +205,9 @@ class Artifact(Record):
 
 class Outcome(Record, kw_only=True):
     """How an attempt ended. ``reason`` is None where it ended well or was stopped; ``stopped`` is true where a stop's
-    signal came before the exit. ``started_at`` and ``ended_at`` are the executor's clock, for showing only."""
+    signal came before the exit. ``started_at`` and ``ended_at`` are the executor's clock, for showing only. ``measured_by``
+    says where ``peak_memory`` and ``cpu_time`` come from: ``cgroup`` (all its processes) or ``wait4`` (the script and the
+    children that it waited for). ``last_lines`` is the end of what was printed, where the attempt did not end well."""
 
     exit_code: int | None = None
     signal: int | None = None
@@ -187,6 +218,8 @@ class Outcome(Record, kw_only=True):
     ended_at: float = 0.0
     peak_memory: int = 0
     cpu_time: float = 0.0
+    measured_by: str = ""
+    last_lines: str = ""
     artifacts: tuple[Artifact, ...] = ()
     last_sequence: int = 0
     dropped: int = 0
@@ -293,4 +326,5 @@ def requirement_of(spec: Spec) -> Requirement:
     return Requirement(
         labels=tuple(sorted(spec.labels.items())),
         resources=tuple(sorted((name, amount) for name, amount in resources.items() if amount > 0)),
+        limits=spec.limits.names,
     )

@@ -266,7 +266,7 @@ def _delete(task: Task, event: Delete, moment: Moment) -> Gone:
     return Gone()
 
 
-_STRENGTH = {None: 0, StopCause.USER: 1, StopCause.UPDATE: 2, StopCause.DELETE: 3}
+_STRENGTH = {None: 0, StopCause.TIMEOUT: 1, StopCause.USER: 2, StopCause.UPDATE: 3, StopCause.DELETE: 4}
 
 
 def _request_stop(task: Task, cause: StopCause) -> Task:

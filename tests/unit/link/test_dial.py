@@ -27,6 +27,7 @@ from taskyard.link.clock import now
 from taskyard.link.dial import FIRST_PAUSE, dial, keep_dialling, pause_after
 from taskyard.link.serve import serve
 from taskyard.protocol.messages import (
+    NEWEST_VERSION,
     Drain,
     Draining,
     ExecutorMessage,
@@ -98,7 +99,7 @@ async def ending(
 async def test_a_session_opens_with_hello_and_welcome() -> None:
     manager = Manager()
     async with manager.serving() as server, dialling((LOCALHOST, server.port)) as executor:
-        assert executor.welcome == Welcome(version=1, generation="g", intervals=CALM)
+        assert executor.welcome == Welcome(version=NEWEST_VERSION, generation="g", intervals=CALM)
         assert manager.hellos == [HELLO]
         assert (await executor.link).peer_host == LOCALHOST
 

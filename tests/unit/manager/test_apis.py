@@ -12,6 +12,7 @@ from taskyard import tokens
 from taskyard.errors import ProtocolError, Unauthorized
 from taskyard.protocol.calls import read_answer
 from taskyard.protocol.messages import (
+    NEWEST_VERSION,
     Answer,
     AnyRequest,
     ApiHello,
@@ -57,7 +58,7 @@ class Api:
 async def connect(yard: Yard, host: str = "127.0.0.1", **hello: Any) -> Api:
     link = RecordingLink(0.0, host)
     welcome, session = await yard.parts.apis.admit(ApiHello(**{"api_id": "a"} | hello), link)
-    assert welcome == ApiWelcome(version=1, generation=yard.store.generation)
+    assert welcome == ApiWelcome(version=NEWEST_VERSION, generation=yard.store.generation)
     return Api(yard, link, session)
 
 

@@ -10,6 +10,7 @@ import pytest
 from taskyard import tokens
 from taskyard.errors import StorageFull, Unauthorized, Unavailable
 from taskyard.protocol.messages import (
+    NEWEST_VERSION,
     Drain,
     DrainExecutor,
     GetMetrics,
@@ -65,7 +66,7 @@ async def test_there_may_be_too_many(tmp_path: Path) -> None:
 
 async def test_who_comes_is_known(yard: Yard) -> None:
     peer = await yard.connect(software="1.0", labels={"zone": "a"}, confinement=("cgroup",))
-    assert peer.welcome == Welcome(version=1, generation=yard.store.generation)
+    assert peer.welcome == Welcome(version=NEWEST_VERSION, generation=yard.store.generation)
     assert yard.parts.nodes.intervals == Intervals(heartbeat=10.0, deadline=30.0, lease=45.0)
     (view,) = (await yard.handler.call(ListExecutors())).executors
     assert (view.name, view.connected, view.labels) == ("name of e1", True, {"zone": "a"})
