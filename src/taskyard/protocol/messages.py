@@ -115,10 +115,12 @@ class Finished(Message, tag="finished"):
 
 
 class Rejected(Message, tag="rejected"):
-    """The executor has no room for the ``Run``, is draining, or was told to stop that attempt before."""
+    """The executor has no room for the ``Run``, is draining, or was told to stop that attempt before. ``unfit`` where it
+    is the executor that something is wrong with, such as a full disk: the next ``Run`` would fare alike."""
 
     fence: Fence
     message: str
+    unfit: bool = False
 
 
 class Stopped(Message, tag="stopped"):
