@@ -181,6 +181,8 @@ class Execution:
                 arguments=self._run.spec.arguments,
                 directory=self._workspace.work,
                 environment=self._workspace.environment(self._run, os.environ),
+                limits=self._run.spec.limits,
+                folder=self._workspace.root,
             )
         )
         self._log.info("attempt_started", arguments=len(self._run.spec.arguments), files=len(self._run.spec.files))
@@ -195,9 +197,9 @@ class Execution:
         try:
             self._feed(Began(self._run.fence, started_at))
             self._make_up_for_interruption(running)
-            status = await running.wait()
+            await running.wait()
             ended_at = time.time()
-            await running.gone()
+            status = await running.gone()
             self._feed(Gone(self._run.fence))
             await pipes.finish(DRAIN_TIMEOUT)
             self._capture.seal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import assert_never
@@ -74,6 +75,7 @@ class Performer:
         self._attempts: set[asyncio.Task[None]] = set()
         self._link: Link[ExecutorMessage] | None = None
         self._confirmed_at = 0.0
+        self._deadline = math.inf
         self._look = LONGEST_LOOK
         self._fed = asyncio.Event()
         self._session_closed = asyncio.Event()
@@ -92,15 +94,17 @@ class Performer:
         """A session has been opened."""
         self._link = link
         self._session_closed.clear()
-        self._confirmed_at = link.renewed_at
         self._look = min(LONGEST_LOOK, welcome.intervals.deadline / 10)
         self._deliveries.attach(link)
+        self._deadline = welcome.intervals.deadline
+        self.confirm(link.renewed_at)
         self.feed(welcome)
         return Session(self, link)
 
     def confirm(self, renewed_at: float) -> None:
         """The manager has echoed a heartbeat that was sent at that time."""
         self._confirmed_at = renewed_at
+        self._tools.runner.hold_until(renewed_at + self._deadline)
 
     def closed(self) -> None:
         """The session has ended."""

@@ -16,7 +16,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from resource import struct_rusage
+from typing import Literal
 
+import msgspec
 import psutil
 import structlog
 
@@ -26,17 +28,32 @@ FIRST_LOOK, LONGEST_LOOK = 0.001, 0.064  # seconds between two looks whether pro
 log = structlog.get_logger()
 
 
-class Status:
-    """How a process ended. ``exit_code`` or ``signal`` is None. ``peak_memory`` in bytes, ``cpu_time`` in seconds, both of
-    the process and of the children that it waited for."""
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How a script ended. ``exit_code`` or ``signal`` is None. ``peak_memory`` in bytes, ``cpu_time`` in seconds, both of all
+    its processes where ``measured_by`` is ``cgroup``, of the script and the children that it waited for where it is ``wait4``.
 
-    def __init__(self, wait_status: int, usage: struct_rusage) -> None:
+    ``out_of_memory``: the kernel killed a process of it because its memory was used up. ``killed`` says that it was not the
+    script that failed: ``deadline`` (the manager was silent for too long), ``keeper`` (what holds its processes has died)."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_memory: int = 0
+    cpu_time: float = 0.0
+    measured_by: Literal["cgroup", "wait4"] = "wait4"
+    out_of_memory: bool = False
+    killed: Literal["", "deadline", "keeper"] = ""
+
+    @classmethod
+    def of(cls, wait_status: int, usage: struct_rusage) -> Status:
+        """What the system's own call says."""
         signalled = os.WIFSIGNALED(wait_status)
-        self.signal = os.WTERMSIG(wait_status) if signalled else None
-        self.exit_code = None if signalled else os.WEXITSTATUS(wait_status)
-        # The kernel begins to count at the size of the process that started it: a small script shows the executor's.
-        self.peak_memory = usage.ru_maxrss * RUSAGE_UNIT
-        self.cpu_time = usage.ru_utime + usage.ru_stime
+        return cls(
+            exit_code=None if signalled else os.WEXITSTATUS(wait_status),
+            signal=os.WTERMSIG(wait_status) if signalled else None,
+            # The kernel begins to count at the size of the process that started it: a small script shows the executor's.
+            peak_memory=usage.ru_maxrss * RUSAGE_UNIT,
+            cpu_time=usage.ru_utime + usage.ru_stime,
+        )
 
 
 class ProcessGroup:
@@ -105,7 +122,7 @@ class ProcessGroup:
 
     def _reaped(self, wait_status: int, usage: struct_rusage) -> None:
         self._process.returncode = os.waitstatus_to_exitcode(wait_status)  # nobody else needs to wait for it
-        self._ended.set_result(Status(wait_status, usage))
+        self._ended.set_result(Status.of(wait_status, usage))
 
 
 def _open_pidfd(pid: int) -> int | None:

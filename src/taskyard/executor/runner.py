@@ -14,15 +14,19 @@ from typing import Protocol
 import msgspec
 
 from taskyard.executor.processes import ProcessGroup, Status, bury
-from taskyard.task.model import Stream
+from taskyard.task.model import Limits, Stream
 
 
 class Launch(msgspec.Struct, frozen=True):
-    """What to start: ``arguments`` are what would follow ``python``."""
+    """What to start: ``arguments`` are what would follow ``python``, ``directory`` is where it starts. ``folder`` is the
+    attempt's own folder with all that it may write; where each slot has a user of its own, that user gets it, and its ``HOME``
+    there."""
 
     arguments: tuple[str, ...]
     directory: Path
     environment: dict[str, str]
+    limits: Limits = Limits()
+    folder: Path | None = None
 
 
 class CannotStart(Exception):
@@ -43,23 +47,28 @@ class Running(Protocol):
     def kill(self) -> None:
         """SIGKILL to all of it."""
 
-    async def wait(self) -> Status:
+    async def wait(self) -> None:
         """Wait until the script has ended. Whatever it left is being killed then."""
 
-    async def gone(self) -> None:
-        """Wait until no process of it is left."""
+    async def gone(self) -> Status:
+        """Wait until no process of it is left. How it ended, and what it used."""
 
 
 class Runner(Protocol):
-    """Starts scripts. ``confinement`` names what holds an attempt's processes together."""
+    """Starts scripts. ``confinement`` names what holds an attempt's processes together, ``enforces`` by which means it holds
+    an attempt to which limit (the names of :class:`~taskyard.task.model.Limits`); other limits it ignores."""
 
     confinement: tuple[str, ...]
+    enforces: dict[str, str]
 
     async def start(self, launch: Launch) -> Running:
         """Start a script. ``CannotStart``."""
 
     async def bury(self, variable: str, below: Path) -> None:
         """Prove dead every process whose environment has ``variable`` set to a path below that folder."""
+
+    def hold_until(self, deadline: float) -> None:
+        """Kill every script at that time of the clock of :mod:`taskyard.link.clock`, unless told a later one before."""
 
 
 class FreshRunner:
@@ -69,6 +78,7 @@ class FreshRunner:
 
     def __init__(self, python: str) -> None:
         self._python = python
+        self.enforces: dict[str, str] = {}
 
     async def start(self, launch: Launch) -> FreshProcess:
         # On the loop: a thread would hold the interpreter's lock just as long, until the child has called exec.
@@ -94,6 +104,9 @@ class FreshRunner:
 
     async def bury(self, variable: str, below: Path) -> None:
         await bury(variable, below)
+
+    def hold_until(self, deadline: float) -> None:
+        """Nobody holds it but the node."""
 
 
 class FreshProcess:
@@ -121,12 +134,13 @@ class FreshProcess:
         if not self._group.has_exited():
             self._group.send(signal.SIGKILL)
 
-    async def wait(self) -> Status:
+    async def wait(self) -> None:
         try:
-            return await self._group.wait()
+            await self._group.wait()
         finally:
             if self._killing is not None:
                 self._killing.cancel()
 
-    async def gone(self) -> None:
+    async def gone(self) -> Status:
         await self._group.gone()
+        return await self._group.wait()

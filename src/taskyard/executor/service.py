@@ -87,6 +87,7 @@ async def _serve(
             labels=settings.labels,
             capacity=capacity,
             confinement=tools.runner.confinement,
+            enforces=tools.runner.enforces,
             holds=performer.holds,
             finished=performer.finished,
         )

@@ -34,14 +34,14 @@ class Workspace:
     """See the module. ``root`` is the attempt's own folder, which is not there yet."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
         self.work = root / "work"
         self.output = root / "output"
         self.temporary = root / "tmp"
 
     def make(self) -> None:
         """Make the folders, for this user alone."""
-        for folder in (self._root, self.work, self.output, self.temporary):
+        for folder in (self.root, self.work, self.output, self.temporary):
             folder.mkdir(mode=0o700)
 
     def write(self, file: FileRef, content: bytes) -> None:
@@ -81,8 +81,8 @@ class Workspace:
 
     def remove(self) -> None:
         """Remove it all, even what the script has made unreadable for itself."""
-        if not remove_tree(self._root):
-            log.warning("workspace_not_removed", path=str(self._root))
+        if not remove_tree(self.root):
+            log.warning("workspace_not_removed", path=str(self.root))
 
     def _place(self, file: FileRef) -> Path:
         if not is_inside(file.path):

@@ -11,9 +11,9 @@ from taskyard.executor.processes import Status
 from taskyard.executor.stimuli import Cause
 from taskyard.task.model import Outcome, Reason
 
-EXITED = Status(3 << 8, resource.getrusage(resource.RUSAGE_SELF))
-WELL = Status(0, resource.getrusage(resource.RUSAGE_SELF))
-SIGNALLED = Status(signal.SIGSEGV, resource.getrusage(resource.RUSAGE_SELF))
+EXITED = Status.of(3 << 8, resource.getrusage(resource.RUSAGE_SELF))
+WELL = Status.of(0, resource.getrusage(resource.RUSAGE_SELF))
+SIGNALLED = Status.of(signal.SIGSEGV, resource.getrusage(resource.RUSAGE_SELF))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_messages() -> None:
     assert outcomes.after_exit(EXITED, None, None).message == "it exited with code 3"
     assert "signal 11" in outcomes.after_exit(SIGNALLED, None, None).message
     assert "its timeout of 1.5 s" in outcomes.after_exit(WELL, Cause.TIMEOUT, 1.5).message
-    real_time = Status(signal.SIGRTMIN + 1, resource.getrusage(resource.RUSAGE_SELF))
+    real_time = Status.of(signal.SIGRTMIN + 1, resource.getrusage(resource.RUSAGE_SELF))
     assert f"signal {int(signal.SIGRTMIN) + 1}" in outcomes.after_exit(real_time, None, None).message
 
 
@@ -60,6 +60,6 @@ def test_spoiled() -> None:
 def test_status_of_a_real_process() -> None:
     pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {})
     _, wait_status, usage = os.wait4(pid, 0)
-    status = Status(wait_status, usage)
+    status = Status.of(wait_status, usage)
     assert (status.exit_code, status.signal) == (7, None)
     assert status.peak_memory > 100_000

@@ -69,7 +69,7 @@ async def test_exits(tmp_path: Path) -> None:
         "import os, sys; print(os.getcwd(), os.environ['X'], sys.stdin.read()); sys.exit(3)", tmp_path, {"X": "y"}
     )
     assert await script.line() == f"{tmp_path} y "
-    status = await script.running.wait()
+    status = await script.running.gone()
     await script.running.gone()
     assert (status.exit_code, status.signal) == (3, None)
     assert status.peak_memory > 1 << 20
@@ -95,7 +95,7 @@ async def test_descriptors_are_not_inherited(tmp_path: Path) -> None:
 
 async def test_ended_by_a_signal(tmp_path: Path) -> None:
     script = await start("import os; os.kill(os.getpid(), 11)", tmp_path)
-    status = await script.running.wait()
+    status = await script.running.gone()
     assert (status.exit_code, status.signal) == (None, 11)
     script.close()
 
@@ -118,7 +118,7 @@ async def test_stop_lets_it_end_in_order(tmp_path: Path) -> None:
     script = await start(text, tmp_path)
     assert await script.line() == "ready"
     assert script.running.stop(grace=600)
-    status = await script.running.wait()
+    status = await script.running.gone()
     assert (status.exit_code, status.signal) == (9, None)
     script.close()
 
@@ -128,7 +128,7 @@ async def test_kill_after_the_grace(tmp_path: Path) -> None:
     assert await script.line() == "ready"
     assert await script.line() == ""
     assert script.running.stop(grace=0.05)
-    assert (await script.running.wait()).signal == 9
+    assert (await script.running.gone()).signal == 9
     script.close()
 
 
@@ -139,7 +139,7 @@ async def test_a_second_stop_can_only_shorten_the_grace(tmp_path: Path) -> None:
     assert script.running.stop(grace=600)
     assert script.running.stop(grace=0.05)
     assert script.running.stop(grace=600)
-    assert (await script.running.wait()).signal == 9
+    assert (await script.running.gone()).signal == 9
     script.close()
 
 
@@ -150,7 +150,7 @@ async def test_an_exit_before_the_signal_stays_an_exit(tmp_path: Path) -> None:
     while is_alive(script.running._group._process.pid):  # the loop is not told of the exit while it does not run
         pass
     assert not script.running.stop(grace=1)
-    assert (await script.running.wait()).exit_code == 0
+    assert (await script.running.gone()).exit_code == 0
     script.close()
 
 
@@ -169,7 +169,7 @@ async def test_kill_takes_the_children(tmp_path: Path) -> None:
     script = await start(CHILD.format(child=STUBBORN, then="time.sleep(600)"), tmp_path)
     child = int(await script.line())
     script.running.kill()
-    assert (await script.running.wait()).signal == 9
+    assert (await script.running.gone()).signal == 9
     await script.running.gone()
     assert not is_alive(child)
     script.close()
@@ -217,7 +217,7 @@ async def test_without_pidfd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, er
     monkeypatch.undo()
     assert await script.line() == "ready"
     assert script.running.stop(grace=600)
-    assert (await script.running.wait()).signal == 15
+    assert (await script.running.gone()).signal == 15
     await script.running.gone()
     assert not script.running.stop(grace=1)
     script.close()
