@@ -164,7 +164,6 @@ def ended(reason: Reason) -> Ended:
 
 open_states = pytest.mark.parametrize("state", [SCHEDULED, RUNNING], ids=["scheduled", "running"])
 ended_states = pytest.mark.parametrize("state", [FINISHED, FAILED, STOPPED], ids=["finished", "failed", "stopped"])
-every_cause = pytest.mark.parametrize("cause", list(StopCause))
 
 
 class TestTheTable:
@@ -264,7 +263,7 @@ class TestStop:
         assert after(a_task(state), Stop(), ENDED_BADLY).state == Failed(ended_at=1000.0, reason=Reason.EXIT)
 
     @open_states
-    @every_cause
+    @pytest.mark.parametrize("cause", [STOP_BY_USER, STOP_BY_UPDATE, STOP_BY_DELETE])
     def test_stopping_twice_is_stopping_once(self, state: Open, cause: StopCause) -> None:
         task = a_task(stopping(state, cause))
         assert after(task, Stop()) == task
