@@ -13,15 +13,21 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
+from taskyard.api.amounts import amount
 from taskyard.api.command import check_command, script_position, split_command
 from taskyard.api.names import check_name, check_path, check_paths
-from taskyard.api.schemas import SpecInput, TaskInput, amount
+from taskyard.api.schemas import LimitsInput, SpecInput, TaskInput
 from taskyard.api.uploads.staging import Content, Staging
 from taskyard.errors import InvalidInput, TooLarge
-from taskyard.task.model import FileRef, ReturnType, Spec, SpecChange, thousandths
+from taskyard.task.model import FileRef, Limits, ReturnType, Spec, SpecChange, thousandths
 
 SCRIPT = "script.py"
 _LARGEST_AMOUNT = 10**18
+#: Fields of a spec that are taken as they were given.
+_PLAIN = (
+    *("env", "secrets", "timeout", "queue_timeout", "total_timeout", "grace"),
+    *("retries", "max_losses", "priority", "labels"),
+)
 
 
 @dataclass(frozen=True)
@@ -136,13 +142,25 @@ async def _content(data: bytes, staging: Staging) -> Content:
 
 def _conditions(task: SpecInput, given: set[str]) -> dict[str, Any]:
     """Those fields of a spec that were given and that are neither its command nor its files."""
-    plain = ("env", "secrets", "timeout", "grace", "retries", "max_losses", "priority", "labels")
-    conditions: dict[str, Any] = {name: getattr(task, name) for name in plain if name in given}
+    conditions: dict[str, Any] = {name: getattr(task, name) for name in _PLAIN if name in given}
     if "return_type" in given:
         conditions["return_type"] = ReturnType(task.return_type)
     if "resources" in given:
         conditions["resources"] = {name: _thousandths(name, value) for name, value in task.resources.items()}
+    if "limits" in given:
+        conditions["limits"] = _limits(task.limits)
     return conditions
+
+
+def _limits(given: LimitsInput) -> Limits:
+    return Limits(
+        memory=given.memory,
+        cpus=None if given.cpus is None else thousandths(given.cpus),
+        processes=given.processes,
+        open_files=given.open_files,
+        file_size=given.file_size,
+        disk=given.disk,
+    )
 
 
 def _thousandths(name: str, value: float | str) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from taskyard.api.parts import Parts
-from taskyard.api.rendering import event_view, moment
+from taskyard.api.rendering import event_view, message, moment
 from taskyard.api.streams import KEEPALIVE, KEEPALIVE_COMMENT, event
 from taskyard.protocol.messages import GetTask, ListAttempts, ListEvents, ReadOutput, TaskDetail, WaitTask
 from taskyard.task.model import Attempt, Chunk, Failed, Reason, StateName, Stream
@@ -138,7 +138,8 @@ def _output_event(attempt: int, chunk: Chunk) -> bytes:
 def _task_end(detail: TaskDetail) -> EndEvent:
     end = _end_of(detail.task.state_name, detail.attempt)
     state = detail.task.state
-    return msgspec.structs.replace(end, reason=state.reason if isinstance(state, Failed) else None)
+    reason = state.reason if isinstance(state, Failed) else None
+    return msgspec.structs.replace(end, reason=reason, message=message(detail))
 
 
 async def _attempt_end(parts: Parts, detail: TaskDetail, number: int) -> EndEvent:

@@ -12,6 +12,7 @@ from taskyard.api.views import (
     ExecutorName,
     ExecutorView,
     FileView,
+    LimitsView,
     ObstacleView,
     ResultView,
     RunningView,
@@ -24,7 +25,7 @@ from taskyard.api.views import (
 from taskyard.protocol import messages
 from taskyard.protocol.messages import TaskDetail, Why
 from taskyard.task import model
-from taskyard.task.model import Attempt, Created, Failed, Outcome, Running, Task, TaskEvent
+from taskyard.task.model import Attempt, Created, Failed, Limits, Outcome, Reason, Running, Task, TaskEvent
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -35,6 +36,44 @@ def moment(seconds: float | None) -> datetime | None:
 def amounts(resources: dict[str, int]) -> dict[str, float]:
     """Thousandths as plain numbers."""
     return {name: value / 1000 for name, value in resources.items()}
+
+
+def limits_view(limits: Limits) -> LimitsView:
+    return LimitsView(
+        memory=limits.memory,
+        cpus=None if limits.cpus is None else limits.cpus / 1000,
+        processes=limits.processes,
+        open_files=limits.open_files,
+        file_size=limits.file_size,
+        disk=limits.disk,
+    )
+
+
+def measures(outcome: Outcome | None) -> dict[str, Any]:
+    """What an attempt used, and the end of what it printed."""
+    if outcome is None:
+        return {"peak_memory": None, "cpu_time": None, "measured_by": "", "last_lines": ""}
+    return {
+        "peak_memory": outcome.peak_memory or None,
+        "cpu_time": outcome.cpu_time,
+        "measured_by": outcome.measured_by,
+        "last_lines": outcome.last_lines,
+    }
+
+
+def message(detail: TaskDetail) -> str:
+    """Why an ended task ended as it did, in a sentence. Its last attempt tells; but a timeout may pass while none runs."""
+    state, spec = detail.task.state, detail.spec
+    outcome = detail.attempt.outcome if detail.attempt is not None and detail.task.has_ended else None
+    if (
+        isinstance(state, Failed)
+        and state.reason is Reason.TIMEOUT
+        and (outcome is None or outcome.reason != state.reason)
+    ):
+        limits = {"queue_timeout": spec.queue_timeout, "total_timeout": spec.total_timeout}
+        told = " or its ".join(f"{name} of {seconds:g} s" for name, seconds in limits.items() if seconds is not None)
+        return f"it waited longer than its {told or 'timeout'} allows"
+    return outcome.message if outcome else ""
 
 
 def task_summary(task: Task) -> TaskSummary:
@@ -82,7 +121,7 @@ def _details(detail: TaskDetail) -> dict[str, Any]:
     task, spec, attempt = detail.task, detail.spec, detail.attempt
     outcome = attempt.outcome if attempt is not None and task.has_ended else None
     return {
-        "message": outcome.message if outcome else "",
+        "message": message(detail),
         "exit_code": outcome.exit_code if outcome else None,
         "signal": outcome.signal if outcome else None,
         "command": spec.arguments,
@@ -94,10 +133,12 @@ def _details(detail: TaskDetail) -> dict[str, Any]:
         "env": spec.env,
         "secrets": tuple(sorted(spec.secrets)),
         "timeout": spec.timeout,
+        "queue_timeout": spec.queue_timeout,
+        "total_timeout": spec.total_timeout,
         "grace": spec.grace,
+        "limits": limits_view(spec.limits),
         "executor": _executor_of(task, attempt),
-        "peak_memory": outcome.peak_memory or None if outcome else None,
-        "cpu_time": outcome.cpu_time if outcome else None,
+        **measures(outcome),
     }
 
 
@@ -127,8 +168,7 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         reason=outcome.reason if outcome else None,
         stopped=outcome is not None and outcome.stopped,
         message=outcome.message if outcome else "",
-        peak_memory=outcome.peak_memory or None if outcome else None,
-        cpu_time=outcome.cpu_time if outcome else None,
+        **measures(outcome),
         dropped=outcome.dropped if outcome else 0,
         artifacts=artifact_views(outcome),
     )
@@ -167,6 +207,7 @@ def executor_view(executor: messages.ExecutorView) -> ExecutorView:
         name=executor.name,
         connected=executor.connected,
         draining=executor.draining,
+        cordoned=executor.cordoned,
         labels=executor.labels,
         capacity=amounts(executor.capacity),
         used=amounts(executor.used),
@@ -178,6 +219,7 @@ def executor_view(executor: messages.ExecutorView) -> ExecutorView:
         ),
         software=executor.software,
         confinement=executor.confinement,
+        enforces=executor.enforces,
         last_heard=moment(executor.last_heard),
         running=tuple(
             RunningView(task_id=one.fence.task_id, name=one.name, attempt=one.fence.attempt) for one in executor.running

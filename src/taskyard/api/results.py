@@ -9,7 +9,7 @@ from typing import Any, assert_never
 import msgspec
 
 from taskyard.api.connector import Connector
-from taskyard.api.rendering import artifact_views
+from taskyard.api.rendering import artifact_views, measures, message
 from taskyard.api.views import ResultView
 from taskyard.errors import TaskyardError
 from taskyard.protocol.messages import ReadOutput, TaskDetail
@@ -55,8 +55,9 @@ async def result(connector: Connector, detail: TaskDetail) -> ResultView | None:
         exit_code=outcome.exit_code if outcome else None,
         signal=outcome.signal if outcome else None,
         reason=failed.reason if failed else None,
-        message=outcome.message if outcome else "",
+        message=message(detail),
         stderr=text(await _stderr_tail(connector, detail)) if failed else None,
+        **measures(outcome),
         artifacts=artifact_views(outcome),
         value=await value(connector, detail),
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
+from taskyard.api.amounts import LARGEST_SIZE, Amount, Size, as_bytes, size_schema
 from taskyard.api.command import LONGEST_WORD, MOST_WORDS
 from taskyard.api.names import LONGEST_PATH, NAME_PATTERN
 
@@ -19,7 +21,13 @@ MOST_VARIABLES = 1000
 #: Bytes of all variables together: they share Linux' room for a new process with the command.
 LARGEST_ENVIRONMENT = 1 << 20
 MOST_LABELS = 64
-LARGEST_AMOUNT = 1e15
+#: Below that no interpreter starts.
+LEAST_MEMORY = 16 << 20
+LEAST_OPEN_FILES = 16
+#: What Linux itself allows at most, by default.
+MOST_PROCESSES = 1 << 22
+MOST_OPEN_FILES = 1 << 20
+LEAST_CPUS, MOST_CPUS = 0.01, 10_000
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PATH, pattern=_NO_NUL)]
@@ -28,16 +36,11 @@ CommandLine = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_
 VariableName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Label = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9._/-]*$")]
 LabelName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
-Amount = Annotated[float, Field(ge=0.001, le=LARGEST_AMOUNT, allow_inf_nan=False)]
-Size = Annotated[str, StringConstraints(max_length=20, pattern=r"^[0-9]{1,15}(\.[0-9]{1,3})?([KMGTP]i?)?B?$")]
 Variables = Annotated[dict[VariableName, Word], Field(max_length=MOST_VARIABLES)]
 ReturnTypeName = Literal["none", "text", "json", "file"]
-
-_MULTIPLES = (
-    {"": 1.0}
-    | {letter: 10.0 ** (3 * power) for power, letter in enumerate("KMGTP", 1)}
-    | {f"{letter}i": 2.0 ** (10 * power) for power, letter in enumerate("KMGTP", 1)}
-)
+Timeout = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT, allow_inf_nan=False)]
+Memory = Annotated[int, Field(ge=LEAST_MEMORY, le=LARGEST_SIZE), BeforeValidator(as_bytes), size_schema(LEAST_MEMORY)]
+FileSize = Annotated[int, Field(ge=1, le=LARGEST_SIZE), BeforeValidator(as_bytes), size_schema(1)]
 
 
 class Input(BaseModel):
@@ -60,6 +63,36 @@ class FileInput(Input):
         return self
 
 
+class LimitsInput(Input):
+    """What one run may use at most; what is missing or null is not limited. Sizes are bytes, or such as '512MiB'."""
+
+    memory: Memory | None = Field(
+        None, description="of all its processes together; beyond it they are killed, with the reason `oom`"
+    )
+    cpus: Annotated[float, Field(ge=LEAST_CPUS, le=MOST_CPUS, allow_inf_nan=False)] | None = Field(
+        None, description="CPUs; beyond them it is slowed down", examples=[0.5]
+    )
+    processes: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] | None = Field(
+        None, description="processes and threads together; no more can be started", examples=[64]
+    )
+    open_files: Annotated[int, Field(ge=LEAST_OPEN_FILES, le=MOST_OPEN_FILES)] | None = Field(
+        None, description="open files of each process; no more can be opened", examples=[256]
+    )
+    file_size: FileSize | None = Field(None, description="of each file that it writes; a longer one cannot be written")
+    disk: FileSize | None = Field(
+        None, description="of its working directory, uploads included; beyond it the run ends, with the reason `limit`"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limits_that_there_are(cls, value: Any) -> Any:
+        unknown = sorted(set(value) - set(cls.model_fields)) if isinstance(value, dict) else []
+        if unknown:
+            names = {"name": repr(str(unknown[0])[:40]), "names": ", ".join(cls.model_fields)}
+            raise PydanticCustomError("unknown_limit", "there is no limit {name}, only {names}", names)
+        return value
+
+
 class SpecInput(Input):
     """What a task runs, and how. Everything has a default."""
 
@@ -80,8 +113,12 @@ class SpecInput(Input):
     )
     env: Variables = Field(default={}, description="environment variables", examples=[{"LANGUAGE": "en"}])
     secrets: Variables = Field(default={}, description="environment variables whose values are never shown again")
-    timeout: Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT, allow_inf_nan=False)] | None = Field(
-        None, description="seconds that one run may take"
+    timeout: Timeout | None = Field(None, description="seconds that one run may take")
+    queue_timeout: Timeout | None = Field(
+        None, description="seconds that the task may wait for room; each wait counts by itself"
+    )
+    total_timeout: Timeout | None = Field(
+        None, description="seconds from submit (or start) to the end, waits and all runs together"
     )
     grace: float = Field(
         5.0, ge=0, le=LONGEST_GRACE, allow_inf_nan=False, description="seconds between SIGTERM and SIGKILL"
@@ -97,6 +134,11 @@ class SpecInput(Input):
         max_length=MOST_LABELS,
         description="amounts that the executor must have free; memory in bytes, or such as '512MiB'",
         examples=[{"cpus": 0.5, "memory": "512MiB"}],
+    )
+    limits: LimitsInput = Field(
+        default=LimitsInput(),
+        description="what one run may use at most; only an executor that can enforce them all runs the task",
+        examples=[{"memory": "512MiB", "processes": 64}],
     )
 
     @model_validator(mode="after")
@@ -143,12 +185,3 @@ class BatchInput(Input):
 
 def _given(task: SpecInput) -> dict[str, Any]:
     return {name: getattr(task, name) for name in task.model_fields_set}
-
-
-def amount(value: float | str) -> float:
-    """An amount of a resource as a number: ``512MiB``, ``2GB``, ``1.5G`` are bytes."""
-    if not isinstance(value, str):
-        return value
-    number = value.rstrip("KMGTPiB")
-    unit = value[len(number) :].removesuffix("B")
-    return float(number) * _MULTIPLES[unit]

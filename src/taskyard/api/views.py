@@ -37,6 +37,18 @@ class ExecutorName:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LimitsView:
+    """What one run may use at most; null where it is not limited."""
+
+    memory: int | None
+    cpus: float | None
+    processes: int | None
+    open_files: int | None
+    file_size: int | None
+    disk: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskSummary:
     """A task in a list. Times are RFC 3339 in UTC, stamped by the manager; amounts of memory are bytes."""
 
@@ -64,7 +76,9 @@ class TaskSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView(TaskSummary):
-    """A task with its newest spec, and what is known of its last attempt. ``secrets`` holds names only."""
+    """A task with its newest spec, and what is known of its last attempt. ``secrets`` holds names only. ``measured_by`` says
+    where ``peak_memory`` and ``cpu_time`` come from: ``cgroup`` (all its processes) or ``wait4`` (the script and the
+    children that it waited for). ``last_lines`` is the end of what it printed, where it did not end well."""
 
     message: str
     exit_code: int | None
@@ -75,16 +89,21 @@ class TaskView(TaskSummary):
     env: dict[str, str]
     secrets: tuple[str, ...]
     timeout: float | None
+    queue_timeout: float | None
+    total_timeout: float | None
     grace: float
+    limits: LimitsView
     executor: ExecutorName | None
     peak_memory: int | None
     cpu_time: float | None
+    measured_by: str
+    last_lines: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResultView:
     """How an ended task ended. ``value`` is null unless it finished, and otherwise what its return type says. ``stderr`` is
-    the end of what a failed task printed there."""
+    the end of what a failed task printed there; ``last_lines`` that of both streams together."""
 
     task_id: TaskId
     name: str
@@ -95,6 +114,10 @@ class ResultView:
     reason: Reason | None
     message: str
     stderr: str | None
+    last_lines: str
+    peak_memory: int | None
+    cpu_time: float | None
+    measured_by: str
     artifacts: tuple[ArtifactView, ...]
     value: Any
 
@@ -149,6 +172,8 @@ class AttemptView:
     message: str
     peak_memory: int | None
     cpu_time: float | None
+    measured_by: str
+    last_lines: str
     dropped: int
     artifacts: tuple[ArtifactView, ...]
 
@@ -217,16 +242,21 @@ class RunningView:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutorView:
+    """``confinement`` names what holds an attempt's processes together; ``enforces`` says of each limit that can be enforced
+    there by which means. ``cordoned`` says why it gets no tasks for a while; empty where it gets them."""
+
     id: str
     name: str
     connected: bool
     draining: bool
+    cordoned: str
     labels: dict[str, str]
     capacity: dict[str, float]
     used: dict[str, float]
     usage: UsageView
     software: str
     confinement: tuple[str, ...]
+    enforces: dict[str, str]
     last_heard: datetime | None
     running: tuple[RunningView, ...]
 

@@ -7,7 +7,7 @@ from taskyard.cli.tasks import for_each
 
 
 def executors(*, remote: Remote = DEFAULT_REMOTE) -> None:
-    """List the executors: what they offer, what they use, and what they run."""
+    """List the executors: what they offer, use, run and enforce, and which are cordoned and why."""
     from taskyard.cli import show
 
     with remote.client() as client:
@@ -30,7 +30,7 @@ def drain(*executors: str, remote: Remote = DEFAULT_REMOTE) -> int:
 
 
 def undrain(*executors: str, remote: Remote = DEFAULT_REMOTE) -> int:
-    """Give executors tasks again.
+    """Give executors tasks again, also those that are cordoned.
 
     Parameters
     ----------

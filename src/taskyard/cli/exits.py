@@ -73,16 +73,31 @@ def of_task(task: Task) -> int:
     return task.exit_code or Exit.FAILED
 
 
+#: What can be done about it, where the executor's own sentence does not say so.
+_ADVICE = {
+    "oom": "give it more with '--limit memory=...', or have it use less",
+    "limit": "give it more with '--limit', or have it use less",
+    "timeout": "give it more time, or have it do less",
+    "output": "'--return-type text' takes any output",
+}
+
+
 def epitaph(task: Task) -> str | None:
-    """A sentence about an end that the script's own output does not explain; None where there is nothing to say."""
-    if task.state is StateName.FINISHED or (task.reason == "exit" and task.exit_code):
+    """A sentence or two about an end that the script's own output does not explain; None where there is nothing to say."""
+    if task.state is StateName.FINISHED or (task.reason == "exit" and task.exit_code and task.attempt <= 1):
         return None
+    name = f"task {task.name!r}"
     if task.state is StateName.STOPPED:
-        return f"task {task.name!r} was stopped"
+        return f"{name} was stopped"
+    tries = f" after {task.attempt} attempts" if task.attempt > 1 else ""
     if task.reason == "signal" and task.signal:
-        return f"task {task.name!r} was killed by signal {task.signal} ({_signal_name(task.signal)})"
-    reason = task.reason or "for an unknown reason"
-    return f"task {task.name!r} failed ({reason})" + (f": {task.message}" if task.message else "")
+        return f"{name} was killed by signal {task.signal} ({_signal_name(task.signal)}){tries}"
+    told = [f"{name} failed{tries} ({task.reason or 'for an unknown reason'})" + (task.message and f": {task.message}")]
+    if task.reason == "oom" and task.peak_memory:
+        told.append(f"it had used {task.peak_memory / 2**20:.1f} MiB")
+    if task.reason in _ADVICE:
+        told.append(_ADVICE[task.reason])
+    return "; ".join(told)
 
 
 def _signal_name(number: int) -> str:

@@ -115,7 +115,9 @@ def _split(word: str) -> tuple[str, str]:
 
 
 def _number(value: str) -> float | str:
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value

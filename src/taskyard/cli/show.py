@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taskyard.client.records import Artifact, Executor, LogChunk, Task, TaskSummary, Why
+from taskyard.client.records import Artifact, Executor, Limits, LogChunk, Task, TaskSummary, Why
 from taskyard.task.model import StateName
 
 STYLES = {
@@ -24,6 +24,11 @@ STYLES = {
     StateName.FAILED: "red",
     StateName.STOPPED: "magenta",
 }
+_MEASURED_BY = {
+    "cgroup": "cgroup: all its processes",
+    "wait4": "wait4: the script and the children that it waited for",
+}
+_SIZES = frozenset({"memory", "file_size", "disk"})
 #: Into a pipe every row is one line, however long.
 PIPED_WIDTH = 4096
 
@@ -164,9 +169,12 @@ def task(one: Task, at: datetime) -> None:
             ("losses", f"{one.losses} of {one.max_losses} that may be retried" if one.losses else ""),
             ("not before", moment(one.not_before)),
             ("timeout", duration(one.timeout) if one.timeout else ""),
+            ("queue timeout", duration(one.queue_timeout) if one.queue_timeout else ""),
+            ("total timeout", duration(one.total_timeout) if one.total_timeout else ""),
             ("priority", str(one.priority or "")),
             ("labels", mapping(one.labels)),
             ("resources", mapping(one.resources)),
+            ("limits", limits(one.limits)),
             ("environment", mapping(one.env)),
             ("secrets", ", ".join(one.secrets)),
             ("created", moment(one.created_at)),
@@ -175,7 +183,17 @@ def task(one: Task, at: datetime) -> None:
             ("time", run_time(one, at)),
             ("peak memory", size(one.peak_memory) if one.peak_memory else ""),
             ("CPU time", duration(one.cpu_time) if one.cpu_time else ""),
+            ("measured by", _MEASURED_BY.get(one.measured_by, one.measured_by)),
+            ("last lines", one.last_lines.rstrip("\n")),
         )
+    )
+
+
+def limits(found: Limits) -> str:
+    """Those that are set."""
+    told = {name: getattr(found, name) for name in found.__struct_fields__}
+    return ", ".join(
+        f"{name}={size(value) if name in _SIZES else f'{value:g}'}" for name, value in told.items() if value is not None
     )
 
 
@@ -195,9 +213,9 @@ def why(name: str, answer: Why) -> None:
 
 
 def executors(found: Sequence[Executor]) -> None:
-    """A list of executors."""
+    """A list of executors, and why some of them are cordoned."""
     table(
-        ("NAME", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "RUNNING"),
+        ("NAME", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "RUNNING", "CONFINEMENT", "ENFORCES"),
         (
             (
                 one.name or one.id,
@@ -207,16 +225,32 @@ def executors(found: Sequence[Executor]) -> None:
                 f"{size(one.usage.memory_used)} of {size(one.usage.memory_total)}" if one.usage.memory_total else "",
                 mapping(one.labels),
                 ", ".join(held.name for held in one.running),
+                ", ".join(one.confinement),
+                _by_means(one.enforces),
             )
             for one in found
         ),
     )
+    for one in found:
+        if one.cordoned:
+            name = printable(one.name or one.id)
+            line(f"{name} is cordoned: {printable(one.cordoned)} ('taskyard undrain {name}' lifts that)")
+
+
+def _by_means(enforces: dict[str, str]) -> str:
+    """``memory, processes (cgroup); open_files (rlimit)``."""
+    limits_of: dict[str, list[str]] = {}
+    for limit, means in enforces.items():
+        limits_of.setdefault(means, []).append(limit)
+    return "; ".join(f"{', '.join(names)} ({means})" for means, names in limits_of.items())
 
 
 def _executor_state(one: Executor) -> Text:
     if not one.connected:
         return Text("away", style="red")
-    return Text("draining", style="yellow") if one.draining else Text("connected", style="green")
+    if one.cordoned or one.draining:
+        return Text("draining" if one.draining else "cordoned", style="yellow")
+    return Text("connected", style="green")
 
 
 def artifacts(found: Sequence[Artifact]) -> None:

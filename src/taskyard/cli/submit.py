@@ -49,7 +49,18 @@ class What:
         Sequence[str],
         Parameter(name=["--resource", "-r"], help="What it needs, such as cpus=0.5 or memory=512MiB; may be repeated."),
     ] = ()
+    limit: Annotated[
+        Sequence[str],
+        Parameter(
+            help="What one run may use at most: memory, disk or file_size=512MiB, cpus=0.5, processes or open_files=64; "
+            "may be repeated.",
+        ),
+    ] = ()
     timeout: Annotated[float | None, Parameter(help="Seconds that one run may take.")] = None
+    queue_timeout: Annotated[float | None, Parameter(help="Seconds that it may wait for room, each time.")] = None
+    total_timeout: Annotated[
+        float | None, Parameter(help="Seconds from now to its end, waits and all runs together.")
+    ] = None
     grace: Annotated[float | None, Parameter(help="Seconds between SIGTERM and SIGKILL at a stop.")] = None
     retries: Annotated[int | None, Parameter(help="How often to run it again after a failure of its own.")] = None
     priority: Annotated[int | None, Parameter(help="Higher goes first.")] = None
@@ -85,8 +96,14 @@ class What:
             given["labels"] = pairs(self.label, "--label")
         if self.resource:
             given["resources"] = amounts(self.resource, "--resource")
+        if self.limit:
+            given["limits"] = amounts(self.limit, "--limit")
         if self.timeout is not None:
             given["timeout"] = self.timeout
+        if self.queue_timeout is not None:
+            given["queue_timeout"] = self.queue_timeout
+        if self.total_timeout is not None:
+            given["total_timeout"] = self.total_timeout
         if self.grace is not None:
             given["grace"] = self.grace
         if self.retries is not None:

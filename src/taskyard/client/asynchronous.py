@@ -325,7 +325,7 @@ class AsyncClient:
         )
 
     async def undrain(self, executor: str) -> Executor:
-        """Give an executor tasks again."""
+        """Give an executor tasks again, also one that is cordoned."""
         return decode(
             await self._http.request("POST", f"executors/{segment(executor)}/undrain", repeatable=True), Executor
         )

@@ -40,6 +40,17 @@ class TaskFile(Answer):
     executable: bool = False
 
 
+class Limits(Answer):
+    """What one run of a task may use at most; None where it is not limited. Sizes are bytes."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    processes: int | None = None
+    open_files: int | None = None
+    file_size: int | None = None
+    disk: int | None = None
+
+
 class TaskSummary(Answer):
     """A task in a list. ``attempt`` is the number of its last attempt, 0 before the first."""
 
@@ -71,8 +82,9 @@ class TaskSummary(Answer):
 
 
 class Task(TaskSummary):
-    """A task as it stands. ``exit_code``, ``signal``, ``message``, ``peak_memory`` and ``cpu_time`` are those of its
-    last attempt that ended; ``command`` is what follows ``python``; of ``secrets`` only the names are told."""
+    """A task as it stands. ``exit_code``, ``signal``, ``message``, ``peak_memory``, ``cpu_time`` and ``last_lines`` are those
+    of its last attempt that ended; ``measured_by`` is ``cgroup`` (all its processes) or ``wait4`` (those that the script
+    waited for); ``command`` is what follows ``python``; of ``secrets`` only the names are told."""
 
     message: str = ""
     exit_code: int | None = None
@@ -84,9 +96,14 @@ class Task(TaskSummary):
     env: dict[str, str] = {}
     secrets: tuple[str, ...] = ()
     timeout: float | None = None
+    queue_timeout: float | None = None
+    total_timeout: float | None = None
     grace: float = 0.0
+    limits: Limits = Limits()
     peak_memory: int | None = None
     cpu_time: float | None = None
+    measured_by: str = ""
+    last_lines: str = ""
 
 
 class CreatedTask(Answer):
@@ -106,7 +123,8 @@ class Artifact(Answer):
 
 class Result(Answer):
     """How a task ended. ``value`` is None unless it finished: by its return type nothing, its stdout, its stdout parsed
-    as JSON, or its artifacts' paths. ``stderr`` is the end of it where the task failed."""
+    as JSON, or its artifacts' paths. ``stderr`` is the end of it where the task failed; ``last_lines`` that of both streams
+    together, where it did not end well. ``measured_by`` is as that of :class:`Task`."""
 
     task_id: str
     name: str
@@ -118,6 +136,10 @@ class Result(Answer):
     reason: str | None = None
     message: str = ""
     stderr: str | None = None
+    last_lines: str = ""
+    peak_memory: int | None = None
+    cpu_time: float | None = None
+    measured_by: str = ""
     artifacts: tuple[Artifact, ...] = ()
 
     def value_as(self, type: type[T]) -> T:
@@ -185,17 +207,20 @@ class RunningTask(Answer):
 
 
 class Executor(Answer):
-    """An executor as the manager sees it."""
+    """An executor as the manager sees it. ``confinement`` names what holds an attempt's processes together, ``enforces``
+    by which means each limit is enforced there. ``cordoned`` says why it gets no tasks for a while."""
 
     id: str
     name: str
     connected: bool
     draining: bool = False
+    cordoned: str = ""
     labels: dict[str, str] = {}
     capacity: dict[str, float] = {}
     used: dict[str, float] = {}
     usage: Usage = Usage()
     software: str = ""
     confinement: tuple[str, ...] = ()
+    enforces: dict[str, str] = {}
     last_heard: datetime | None = None
     running: tuple[RunningTask, ...] = ()

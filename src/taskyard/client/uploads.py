@@ -31,18 +31,21 @@ SKIPPED_FOLDERS = frozenset({"__pycache__"})
 
 class SpecOptions(TypedDict, total=False):
     """What can be said of how a task runs, beside its command and its files. Durations are seconds. An amount of a
-    resource is a number (``{"cpus": 0.5}``), for memory also a string (``"512MiB"``)."""
+    resource or a limit is a number (``{"cpus": 0.5}``), for sizes also a string (``{"memory": "512MiB"}``)."""
 
     return_type: ReturnType | str
     env: Mapping[str, str]
     secrets: Mapping[str, str]
     timeout: float | None
+    queue_timeout: float | None
+    total_timeout: float | None
     grace: float
     retries: int
     max_losses: int
     priority: int
     labels: Mapping[str, str]
     resources: Mapping[str, float | str]
+    limits: Mapping[str, float | str | None]
 
 
 class TaskOptions(SpecOptions, total=False):

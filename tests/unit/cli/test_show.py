@@ -9,7 +9,7 @@ import pytest
 
 from taskyard import Artifact, Executor, LogChunk, Task, TaskSummary, Why
 from taskyard.cli import show
-from taskyard.client.records import Obstacle
+from taskyard.client.records import Limits, Obstacle
 from taskyard.task.model import StateName, Stream
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -45,7 +45,11 @@ def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
         started_at=NOW - timedelta(seconds=65),
         labels={"zone": "b"},
         resources={"cpus": 0.5},
+        queue_timeout=65,
+        limits=Limits(memory=512 << 20, cpus=0.5, processes=64),
         peak_memory=3 << 20,
+        measured_by="cgroup",
+        last_lines="one\ntwo\n",
     )
     show.task(task, NOW)
     shown = lines(capsys)
@@ -56,7 +60,11 @@ def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert "time 1m05s" in shown
     assert "labels zone=b" in shown
     assert "resources cpus=0.5" in shown
+    assert "queue timeout 1m05s" in shown
+    assert "limits memory=512.0 MiB, cpus=0.5, processes=64" in shown
     assert "peak memory 3.0 MiB" in shown
+    assert "measured by cgroup: all its processes" in shown
+    assert shown[-2:] == ["last lines one", "two"]
     assert not [line for line in shown if line.startswith(("message", "exit code", "losses", "ended"))]
 
 
@@ -82,13 +90,23 @@ def test_executors(capsys: pytest.CaptureFixture[str]) -> None:
             Executor(id="1", name="a", connected=True, capacity={"slots": 2.0}, used={"slots": 1.0}),
             Executor(id="2", name="b", connected=True, draining=True),
             Executor(id="3", name="", connected=False),
+            Executor(
+                id="4",
+                name="d",
+                connected=True,
+                cordoned="no python",
+                confinement=("cgroup", "process group"),
+                enforces={"memory": "cgroup", "open_files": "rlimit", "processes": "cgroup"},
+            ),
         ]
     )
     assert lines(capsys) == [
-        "NAME STATE SLOTS CPU MEMORY LABELS RUNNING",
+        "NAME STATE SLOTS CPU MEMORY LABELS RUNNING CONFINEMENT ENFORCES",
         "a connected 1/2 0%",
         "b draining 0/0 0%",
         "3 away 0/0",
+        "d cordoned 0/0 0% cgroup, process group memory, processes (cgroup); open_files (rlimit)",
+        "d is cordoned: no python ('taskyard undrain d' lifts that)",
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from taskyard.task.model import ReturnType
+from taskyard.task.model import Limits, ReturnType
 from tests.unit.api.conftest import stored_files
 from tests.unit.api.scripted import ScriptedManager
 
@@ -16,8 +16,8 @@ BATCH = "/api/v2/tasks/batch"
 
 async def test_tasks_share_defaults(http: httpx2.AsyncClient, manager: ScriptedManager) -> None:
     body = {
-        "defaults": {"script": "print(1)", "return_type": "text", "retries": 3},
-        "tasks": [{"name": "a"}, {"name": "b", "retries": 0}, {"command": "-c 'print(2)'"}],
+        "defaults": {"script": "print(1)", "return_type": "text", "retries": 3, "limits": {"memory": "64MiB"}},
+        "tasks": [{"name": "a"}, {"name": "b", "retries": 0, "limits": {"cpus": 1}}, {"command": "-c 'print(2)'"}],
     }
     answer = await http.post(BATCH, json=body)
     assert answer.status_code == 201, answer.text
@@ -27,6 +27,7 @@ async def test_tasks_share_defaults(http: httpx2.AsyncClient, manager: ScriptedM
     specs = [record.spec for record in manager.records.values()]
     assert [spec.retries for spec in specs] == [3, 0, 3]
     assert {spec.return_type for spec in specs} == {ReturnType.TEXT}
+    assert [spec.limits for spec in specs] == [Limits(memory=64 << 20), Limits(cpus=1000), Limits(memory=64 << 20)]
     assert specs[2].arguments == ("-c", "print(2)")
 
 

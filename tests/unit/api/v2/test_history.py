@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx2
 import pytest
@@ -16,6 +17,7 @@ from tests.unit.api.scripted import ScriptedManager
 from tests.unit.api.v2.test_logs import SSE, events
 
 ONE = "/api/v2/tasks/one"
+USED: dict[str, Any] = {"peak_memory": 5 << 20, "cpu_time": 1.5, "measured_by": "cgroup", "last_lines": "bye\n"}
 
 
 @pytest.fixture
@@ -28,13 +30,15 @@ async def task(http: httpx2.AsyncClient, manager: ScriptedManager) -> str:
 
 async def test_attempts(http: httpx2.AsyncClient, manager: ScriptedManager, task: str) -> None:
     artifact = Artifact(path="x", size=1, sha256="0")
-    await manager.retry(task, Outcome(exit_code=1, reason=Reason.EXIT, artifacts=(artifact,), dropped=3))
+    await manager.retry(task, Outcome(exit_code=1, reason=Reason.EXIT, artifacts=(artifact,), dropped=3, **USED))
     await manager.begin(task)
     answer = await http.get(f"{ONE}/attempts")
     TypeAdapter(Attempts).validate_json(answer.content)
     first, second = answer.json()["attempts"]
     assert (first["number"], first["exit_code"], first["reason"], first["dropped"]) == (1, 1, "exit", 3)
     assert first["artifacts"] == [{"path": "x", "size": 1, "sha256": "0"}]
+    assert {name: first[name] for name in USED} == USED
+    assert (second["peak_memory"], second["measured_by"], second["last_lines"]) == (None, "", "")
     assert (second["number"], second["exit_code"], second["executor"]) == (2, None, {"id": "e1", "name": "first"})
 
 
@@ -76,7 +80,7 @@ async def test_result(http: httpx2.AsyncClient, manager: ScriptedManager, task: 
     early = await http.get(f"{ONE}/result")
     assert (early.status_code, early.json()["code"]) == (409, "wrong_state")
     await manager.print(task, b"x" * 70_000, b"end", stream=Stream.STDERR)
-    await manager.end(task, Outcome(signal=9, reason=Reason.SIGNAL, message="killed"))
+    await manager.end(task, Outcome(signal=9, reason=Reason.SIGNAL, message="killed", **USED))
     answer = await http.get(f"{ONE}/result")
     TypeAdapter(ResultView).validate_json(answer.content)
     body = answer.json()
@@ -84,6 +88,8 @@ async def test_result(http: httpx2.AsyncClient, manager: ScriptedManager, task: 
     assert len(body["stderr"]) == 64 << 10
     assert body["stderr"].endswith("xend")
     assert body["value"] is None
+    shown = (await http.get(ONE)).json()
+    assert {name: body[name] for name in USED} == {name: shown[name] for name in USED} == USED
 
 
 async def test_a_task_that_was_stopped_before_it_ran_has_a_result(http: httpx2.AsyncClient) -> None:
@@ -118,6 +124,9 @@ async def test_executors(http: httpx2.AsyncClient, manager: ScriptedManager) -> 
             used={"slots": 1000},
             usage=Usage(cpu_percent=12.5, memory_used=1, memory_total=2, load=0.5),
             last_heard=1_700_000_000.0,
+            confinement=("cgroup",),
+            enforces={"memory": "cgroup"},
+            cordoned="3 attempts in a row could not be started",
             running=(Holding(fence=Fence("g", "t", 1), name="one"),),
         )
     ]
@@ -126,6 +135,8 @@ async def test_executors(http: httpx2.AsyncClient, manager: ScriptedManager) -> 
     (body,) = answer.json()["executors"]
     assert (body["capacity"], body["used"]) == ({"slots": 2, "cpus": 0.5}, {"slots": 1})
     assert body["running"] == [{"task_id": "t", "name": "one", "attempt": 1}]
+    assert (body["confinement"], body["enforces"]) == (["cgroup"], {"memory": "cgroup"})
+    assert body["cordoned"] == "3 attempts in a row could not be started"
     assert body["last_heard"] == "2023-11-14T22:13:20Z"
     assert (await http.post("/api/v2/executors/first/drain")).json()["draining"] is True
     assert (await http.post("/api/v2/executors/e1/undrain")).json()["draining"] is False

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 from pydantic import TypeAdapter
 
 from taskyard.api.parts import Parts
 from taskyard.api.views import TaskPage, TaskView, TaskWithResult
 from taskyard.protocol.messages import ExecutorView, ListTasks, WaitTask
-from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Spec, StateName
+from taskyard.task.model import Artifact, Failed, Limits, Outcome, Reason, ReturnType, Spec, StateName
 from tests.unit.api.conftest import stored_files
 from tests.unit.api.scripted import ScriptedManager
 
@@ -58,6 +59,9 @@ async def test_everything_that_can_be_said_of_a_task(http: httpx2.AsyncClient, m
         priority=-5,
         labels={"zone": "b"},
         resources={"cpus": 0.5, "memory": "512MiB"},
+        queue_timeout=60,
+        total_timeout=0.5,
+        limits={"memory": "512MiB", "cpus": 0.25, "processes": 64, "file_size": 10, "disk": "1GB", "open_files": None},
     )
     spec = manager.only().spec
     assert [(file.path, file.content) for file in spec.files] == [
@@ -71,6 +75,17 @@ async def test_everything_that_can_be_said_of_a_task(http: httpx2.AsyncClient, m
     assert (spec.timeout, spec.grace, spec.retries, spec.max_losses, spec.priority) == (10, 1.5, 2, 1, -5)
     assert spec.labels == {"zone": "b"}
     assert spec.resources == {"cpus": 500, "memory": (512 << 20) * 1000}
+    assert (spec.queue_timeout, spec.total_timeout) == (60, 0.5)
+    assert spec.limits == Limits(memory=512 << 20, cpus=250, processes=64, file_size=10, disk=10**9)
+    assert (body["queue_timeout"], body["total_timeout"]) == (60, 0.5)
+    assert body["limits"] == {
+        "memory": 512 << 20,
+        "cpus": 0.25,
+        "processes": 64,
+        "open_files": None,
+        "file_size": 10,
+        "disk": 10**9,
+    }
     assert "hidden" not in json.dumps(body)
     assert body["secrets"] == ["KEY"]
     assert body["resources"] == {"cpus": 0.5, "memory": 512 << 20, "slots": 1}
@@ -179,6 +194,17 @@ async def test_multipart_with_a_spec(http: httpx2.AsyncClient, manager: Scripted
         ({"script": "1", "resources": {"cpus": 0}}, 422, "resources"),
         ({"script": "1", "resources": {"memory": "much"}}, 422, "resources"),
         ({"script": "1", "resources": {"memory": "999999P"}}, 400, "memory"),
+        ({"script": "1", "limits": {"memory": "much"}}, 422, "such as '512MiB'"),
+        ({"script": "1", "limits": {"memory": "1MiB"}}, 422, "greater than or equal to 16777216"),
+        ({"script": "1", "limits": {"disk": "999999P"}}, 422, "limits.disk"),
+        ({"script": "1", "limits": {"disk": 0.5}}, 422, "limits.disk"),
+        ({"script": "1", "limits": {"cpus": 0}}, 422, "limits.cpus"),
+        ({"script": "1", "limits": {"processes": 0}}, 422, "limits.processes"),
+        ({"script": "1", "limits": {"open_files": 2}}, 422, "limits.open_files"),
+        ({"script": "1", "limits": {"ram": 5}}, 422, "there is no limit 'ram', only memory, cpus, processes"),
+        ({"script": "1", "limits": 5}, 422, "limits"),
+        ({"script": "1", "queue_timeout": 0}, 422, "queue_timeout"),
+        ({"script": "1", "total_timeout": 1e9}, 422, "total_timeout"),
         ({"script": "1", "unknown": 1}, 422, "unknown"),
         ({"script": "1", "files": [{"path": "/etc/x", "content": ""}]}, 400, "absolute"),
         ({"script": "1", "files": [{"path": "../x", "content": ""}]}, 400, "leads out"),
@@ -385,6 +411,44 @@ async def test_update_changes_what_is_sent(http: httpx2.AsyncClient, manager: Sc
     assert (spec.env, spec.retries) == ({"B": "2"}, 2)
     assert spec.files[0].content == b"print(1)"
     assert answer.json()["revision"] == 2
+
+
+async def test_update_replaces_limits_as_a_whole(http: httpx2.AsyncClient, manager: ScriptedManager) -> None:
+    await create(http, name="one", limits={"memory": "64MiB", "processes": 9}, total_timeout=9)
+    for change, limits, total in (
+        ({"priority": 1}, Limits(memory=64 << 20, processes=9), 9),
+        ({"limits": {"cpus": 2}}, Limits(cpus=2000), 9),
+        ({"limits": {}, "total_timeout": None}, Limits(), None),
+    ):
+        assert (await http.patch(f"{TASKS}/one", json=change)).status_code == 200
+        assert (manager.only().spec.limits, manager.only().spec.total_timeout) == (limits, total)
+
+
+async def test_limits_come_in_a_form_too(http: httpx2.AsyncClient, manager: ScriptedManager) -> None:
+    fields = {"limits": '{"memory": "64MiB"}', "queue_timeout": "2.5"}
+    answer = await http.post(TASKS, files={"file": ("main.py", b"1")}, data=fields)
+    assert answer.status_code == 201, answer.text
+    assert (manager.only().spec.limits, manager.only().spec.queue_timeout) == (Limits(memory=64 << 20), 2.5)
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "sentence"),
+    [
+        ({"queue_timeout": 5}, "it waited longer than its queue_timeout of 5 s allows"),
+        (
+            {"queue_timeout": 5, "total_timeout": 9.5},
+            "it waited longer than its queue_timeout of 5 s or its total_timeout of 9.5 s allows",
+        ),
+    ],
+)
+async def test_a_timeout_without_an_attempt_is_told(
+    http: httpx2.AsyncClient, manager: ScriptedManager, timeouts: dict[str, float], sentence: str
+) -> None:
+    await create(http, name="one", **timeouts)
+    record = manager.only()
+    record.task = msgspec.structs.replace(record.task, state=Failed(ended_at=1.0, reason=Reason.TIMEOUT))
+    for body in ((await http.get(f"{TASKS}/one")).json(), (await http.get(f"{TASKS}/one/result")).json()):
+        assert (body["reason"], body["message"]) == ("timeout", sentence)
 
 
 async def test_update_with_a_form_replaces_files(http: httpx2.AsyncClient, manager: ScriptedManager) -> None:

@@ -1,0 +1,48 @@
+"""How amounts and sizes are spelled: plain numbers, or such as ``512MiB``. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+LARGEST_AMOUNT = 1e15
+#: Bytes; no machine has more, and it fits into what the kernel and the store count with.
+LARGEST_SIZE = 1 << 60
+SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,3})?([KMGTP]i?)?B?$"
+
+_SIZE = re.compile(SIZE_PATTERN[:-1] + r"\Z")
+_MULTIPLES = (
+    {"": 1.0}
+    | {letter: 10.0 ** (3 * power) for power, letter in enumerate("KMGTP", 1)}
+    | {f"{letter}i": 2.0 ** (10 * power) for power, letter in enumerate("KMGTP", 1)}
+)
+
+Amount = Annotated[float, Field(ge=0.001, le=LARGEST_AMOUNT, allow_inf_nan=False)]
+Size = Annotated[str, StringConstraints(max_length=20, pattern=SIZE_PATTERN)]
+
+
+def amount(value: float | str) -> float:
+    """An amount of a resource as a number: ``512MiB``, ``2GB``, ``1.5G`` are bytes."""
+    if not isinstance(value, str):
+        return value
+    number = value.rstrip("KMGTPiB")
+    unit = value[len(number) :].removesuffix("B")
+    return float(number) * _MULTIPLES[unit]
+
+
+def as_bytes(value: Any) -> Any:
+    """For pydantic: a size as a whole number of bytes. What is neither is left to be refused."""
+    if isinstance(value, str):
+        if _SIZE.match(value) is None:
+            raise PydanticCustomError("size", "give bytes as a whole number, or a size such as '512MiB' or '2GB'")
+        return round(amount(value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def size_schema(least: int) -> WithJsonSchema:
+    """For OpenAPI: a size of ``least`` bytes or more."""
+    number = {"type": "integer", "minimum": least, "maximum": LARGEST_SIZE}
+    return WithJsonSchema({"anyOf": [number, {"type": "string", "maxLength": 20, "pattern": SIZE_PATTERN}]})
