@@ -117,6 +117,11 @@ class ManagerSettings(Settings):
     key_retention: float = Field(86400.0, gt=0, description="seconds for which an idempotency key is kept")
     shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
 
+    @property
+    def store_file(self) -> Path:
+        """Where the store is."""
+        return self.data_dir / "manager" / "store.db"
+
     @model_validator(mode="after")
     def _lease_is_longest(self) -> Self:
         if not self.heartbeat_interval < self.executor_deadline < self.lease < math.inf:

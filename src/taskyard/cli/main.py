@@ -43,6 +43,7 @@ COMMANDS: tuple[tuple[str, str, Group], ...] = (
     ("manager", "servers:manager", COMPONENTS),
     ("api", "servers:api", COMPONENTS),
     ("executor", "servers:executor", COMPONENTS),
+    ("store", "store:app", MORE),
     ("token", "token:app", MORE),
     ("version", "version:version", MORE),
 )
@@ -61,7 +62,7 @@ USAGES = {
 GLOBAL_VALUED = frozenset({"--url", "--data-dir"})
 GLOBAL_FLAGS = frozenset({"--json"})
 #: Commands that are followed by one of their own.
-GROUPS = frozenset({"token"})
+GROUPS = frozenset({"store", "token"})
 #: Commands whose words after the script are the script's.
 WITH_SCRIPT = frozenset({"run", "submit"})
 

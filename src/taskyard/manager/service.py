@@ -40,9 +40,7 @@ class Manager:
     async def running(self, *, listen_for_apis: bool = True) -> AsyncIterator[RunningManager]:
         """Serve until the block is left. ``StoreLocked``, ``StoreDamaged``, ``SchemaTooNew``, ``AddressInUse``; where the
         store fails later the block is cancelled and ``StoreError`` raised: nothing can be acknowledged any more."""
-        path = self._settings.data_dir / "manager" / "store.db"
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        store = await SqliteStore.open(path, commit_bytes=self._settings.commit_bytes)
+        store = await SqliteStore.open(self._settings.store_file, commit_bytes=self._settings.commit_bytes)
         try:
             # Two groups, so that what the sessions have begun can be followed to its end: when the outer one is cancelled,
             # the servers are closed first, and the inner group after them.

@@ -49,6 +49,18 @@ class Database:
         """A connection sees what was committed before each of its statements."""
         return cls(_connect(path, apsw.SQLITE_OPEN_READONLY, _READER))
 
+    @classmethod
+    def to_check(cls, path: Path) -> Database:
+        """One that writes nothing, and has the constraints that rows must satisfy: SQLite does not load them where it could
+        not write."""
+        database = cls(_connect(path, apsw.SQLITE_OPEN_READWRITE, _READER))
+        database.leave_log()
+        return database
+
+    def leave_log(self) -> None:
+        """When this connection is closed as the last one, the log is neither copied into the file nor removed."""
+        self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
     def run(self, query: str, **values: Any) -> int:
         """Execute a statement that gives nothing. The number of rows that it changed."""
         self.connection.execute(QUERIES[query], values)

@@ -11,6 +11,7 @@ import apsw
 
 from taskyard.errors import StoreDamaged, StoreError
 from taskyard.store.sqlite.database import Database
+from taskyard.store.sqlite.durably import make_folder, sync
 from taskyard.store.sqlite.lock import FileLock
 from taskyard.store.sqlite.readers import Readers
 from taskyard.store.sqlite.schema import migrate
@@ -28,19 +29,21 @@ class StoreFiles:
         """Lock the file, make or migrate it, and open it. Only its header and its schema are read: a big one takes no
         longer. ``StoreLocked``, ``StoreDamaged``, ``SchemaTooNew``, ``StoreError``."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent, 0o700)
             lock = FileLock(path.with_name(path.name + ".lock"))
         except OSError as error:
             raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
         try:
             # Nobody else may read it, since specs hold secrets. SQLite gives its other files the mode of this one.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            sync(path.parent)  # a commit may be on the disk, and the name of its file not yet
             database, generation = _open_database(path)
             return cls(lock, database, Readers(path), generation)
         except (apsw.CorruptError, apsw.NotADBError) as error:
             lock.release()
             raise StoreDamaged(
-                f"{path} is damaged ({error}): restore a backup, or move it away to start afresh"
+                f"{path} is damaged ({error}): 'taskyard store check' says how far, 'taskyard store restore FILE' puts a "
+                "backup in its place"
             ) from error
         except (apsw.Error, OSError) as error:
             lock.release()

@@ -3,6 +3,9 @@
 -- name: generation
 SELECT value FROM meta WHERE key = 'generation';
 
+-- name: renew_generation
+UPDATE meta SET value = lower(hex(randomblob(8))) WHERE key = 'generation';
+
 -- name: task_columns
 tasks.ordinal, tasks.id, tasks.namespace, tasks.name, tasks.principal, tasks.state, tasks.stop, tasks.executor_id,
 tasks.started_at, tasks.not_before, tasks.ended_at, tasks.reason, tasks.revision, tasks.attempt, tasks.failures,

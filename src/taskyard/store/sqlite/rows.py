@@ -116,6 +116,10 @@ def outcome_body(outcome: Outcome) -> bytes:
     return _encode(outcome)
 
 
+def outcome_from(body: bytes) -> Outcome:
+    return _decode_outcome(body)
+
+
 def attempt_from(task_id: str, row: Row) -> Attempt:
     """A row of the query fragment ``attempt_columns``."""
     number, revision, executor_id, executor_name, claimed_at, started_at, ended_at, outcome = row

@@ -34,17 +34,24 @@ def _shipped() -> tuple[Migration, ...]:
 MIGRATIONS = _shipped()
 
 
-def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
-    """Bring the file's schema up to date. ``StoreDamaged`` where it is the file of another program, ``SchemaTooNew``."""
+def known_version(connection: apsw.Connection, path: Path, newest: int = MIGRATIONS[-1].number) -> int:
+    """The number of the file's schema, 0 where the file is new. ``StoreDamaged`` where it is the file of another program,
+    ``SchemaTooNew``."""
     version = _pragma(connection, "user_version")
     is_new = version == 0 and _pragma(connection, "schema_version") == 0
     if not is_new and _pragma(connection, "application_id") != APPLICATION_ID:
         raise StoreDamaged(f"{path} is a database of another program: give Taskyard another data directory")
-    newest = migrations[-1].number
     if version > newest:
         raise SchemaTooNew(
             f"{path} was written by a newer Taskyard (schema {version}, this one knows {newest}): install that one"
         )
+    return version
+
+
+def migrate(connection: apsw.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
+    """Bring the file's schema up to date. ``StoreDamaged`` where it is the file of another program, ``SchemaTooNew``."""
+    newest = migrations[-1].number
+    version = known_version(connection, path, newest)
     pending = [migration for migration in migrations if migration.number > version]
     if not pending:
         return

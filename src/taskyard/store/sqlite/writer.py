@@ -155,6 +155,7 @@ class Writer:
     def _give_up(self, committed: Committed) -> Committed:
         """Refuse whatever is queued and whatever comes: after a failed sync nobody knows what is on the disk."""
         assert committed.failure is not None
+        self._database.leave_log()  # at its end the connection would sync again, and remove what it takes for copied
         with self._arrived:
             self._refusal = committed.failure
             left = [Answer(job.waiter, error=StoreError(self._refusal.message)) for job in self._queue]
@@ -193,4 +194,9 @@ def error_from(error: apsw.Error) -> TaskyardError:
         return StorageFull("the disk of the store is full: nothing was stored; make room and try again")
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return Unavailable("another program holds the store's file: close it, or try again")
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
+        return StoreError(
+            f"the store's file is damaged ({error}): stop the manager, then 'taskyard store check' says how far, and "
+            "'taskyard store restore FILE' puts a backup in its place"
+        )
     return StoreError(f"the store's file could not be used: {error}")

@@ -72,7 +72,7 @@ async def test_the_lock_ends_with_its_process(path: Path) -> None:
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database, whatever its name says" * 100)
-    with pytest.raises(StoreDamaged, match="restore a backup"):
+    with pytest.raises(StoreDamaged, match="taskyard store restore FILE"):
         await SqliteStore.open(path)
     assert path.read_bytes().startswith(b"not a database")
     path.unlink()
