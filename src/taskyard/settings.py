@@ -163,9 +163,6 @@ class ApiSettings(Settings):
     max_wait: float = Field(60.0, gt=0, description="longest long poll, in seconds")
     max_page: int = Field(1000, gt=0, description="tasks on one page")
     request_timeout: float = Field(30.0, gt=0, description="seconds that the manager may take to answer")
-    reconnect_timeout: float = Field(
-        5.0, gt=0, description="seconds for which requests wait for a manager that is away"
-    )
     header_timeout: float = Field(10.0, gt=0, description="seconds in which a request's headers must have come")
     body_timeout: float = Field(30.0, gt=0, description="seconds without a byte after which an upload is given up")
     max_connections: int = Field(1000, gt=0, description="HTTP connections at once")
@@ -208,7 +205,9 @@ class ExecutorSettings(Settings):
     max_artifacts: int = Field(1000, gt=0, description="files of one attempt's output folder")
     max_artifact_bytes: int = Field(8 * GIB, gt=0, description="bytes of one attempt's output folder")
     max_cache: int = Field(4 * GIB, ge=0, description="bytes of downloaded files kept for the next attempt")
-    drain_grace: float = Field(10.0, ge=0, description="seconds that running attempts get when the executor is ended")
+    drain_grace: float = Field(
+        10.0, ge=0, description="seconds that running attempts get when the executor is drained or ended"
+    )
     reconnect_longest: float = Field(5.0, gt=0, description="longest pause between two tries to reach the manager")
     download_timeout: float = Field(60.0, gt=0, description="seconds without a byte after which a download is given up")
 

@@ -19,7 +19,7 @@ def executors(*, remote: Remote = DEFAULT_REMOTE) -> None:
 
 
 def drain(*executors: str, remote: Remote = DEFAULT_REMOTE) -> int:
-    """Give executors no new tasks; what they run goes on.
+    """Give executors no new tasks; what has not ended after their drain_grace is put back, uncharged.
 
     Parameters
     ----------

@@ -7,6 +7,7 @@ import time
 import structlog
 
 from taskyard.executor.delivery import Deliveries
+from taskyard.executor.last_lines import LastLines
 from taskyard.executor.output import Numbering
 from taskyard.executor.spool import OutputLog
 from taskyard.task.model import Chunk, Fence, Stream
@@ -24,6 +25,7 @@ class Capture:
         self._numbering = Numbering(limit)
         self._max_backlog = max_backlog
         self._disk_failed = False
+        self._last_lines = LastLines()
         deliveries.add(fence, output)
 
     @property
@@ -40,6 +42,11 @@ class Capture:
         """Bytes in the spool."""
         return self._output.end.offset
 
+    @property
+    def last_lines(self) -> str:
+        """The end of what was printed, kept or not."""
+        return self._last_lines.text()
+
     def dropped_of(self, stream: Stream) -> int:
         """Bytes of one stream that were not kept."""
         return self._numbering.dropped[stream]
@@ -50,12 +57,13 @@ class Capture:
 
     def take(self, stream: Stream, data: bytes) -> None:
         """Number what was read, keep it, and send it."""
+        self._last_lines.take(data)
         room = self._deliveries.backlog + len(data) <= self._max_backlog
         self._keep(self._numbering.take(stream, data, time.time(), room=room))
 
     def seal(self) -> None:
         """Nothing more comes."""
-        self._keep(self._numbering.seal(time.time()))
+        self._deliveries.conclude(self._fence, self._numbering.seal(time.time()))
 
     def _keep(self, chunks: list[Chunk]) -> None:
         for position, chunk in enumerate(chunks):

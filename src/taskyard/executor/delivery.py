@@ -85,6 +85,15 @@ class Deliveries:
         else:
             self._behind[fence] = None
 
+    def conclude(self, fence: Fence, chunks: list[Chunk]) -> None:
+        """Keep the last chunks and send them as soon as there is room."""
+        one = self._outgoing[fence]
+        before = one.log.end
+        one.log.conclude(chunks)
+        self.backlog += one.log.end.offset - before.offset
+        self._behind[fence] = None
+        self._pump()
+
     def report(self, fence: Fence, outcome: Outcome) -> None:
         """Send the outcome after the attempt's output."""
         self._outgoing[fence].outcome = outcome
@@ -164,5 +173,5 @@ def _turn(one: Outgoing) -> list[tuple[Chunk, Position]]:
 
 
 def _outcome_bytes(outcome: Outcome) -> int:
-    texts = [outcome.message, *(artifact.path for artifact in outcome.artifacts)]
+    texts = [outcome.message, outcome.last_lines, *(artifact.path for artifact in outcome.artifacts)]
     return sum(len(text) + 2 * OVERHEAD_BYTES for text in texts)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ import structlog
 from taskyard.executor import outcomes
 from taskyard.executor.artifacts import ArtifactUploader, BadOutput
 from taskyard.executor.capture import Capture
+from taskyard.executor.disk import DiskWatch
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.output import Pipes
 from taskyard.executor.repository import Unreachable
@@ -31,8 +33,8 @@ from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Stream
 
 #: Seconds in which the pipes must be at their end after the tree was killed; a process that left it may hold them open.
 DRAIN_TIMEOUT = 1.0
-#: Seconds that artifacts get to be uploaded once the executor is to end.
-UPLOAD_AFTER_SHUTDOWN = 10.0
+#: Seconds that artifacts get to be uploaded once the executor has drained for its grace.
+UPLOAD_AFTER_DRAIN = 10.0
 #: Up to that many files that came with the message are written at once; more would hold the event loop up.
 FEW_FILES = 16
 #: JSON up to that many bytes is parsed at once.
@@ -81,7 +83,10 @@ class Execution:
         self._running: Running | None = None
         self._cause: Cause | None = None  # who asked first for its end
         self._signalled: Cause | None = None  # whose signal came before the exit
+        self._excess = ""  # what was too much, where that is the cause
         self._killed = False
+        limit = run.spec.limits.disk
+        self._disk = None if limit is None else DiskWatch(workspace.root, limit)
         self._interruptible: asyncio.Task[Any] | None = None
         self._upload_until: float | None = None
         self._upload: asyncio.Timeout | None = None
@@ -103,17 +108,27 @@ class Execution:
 
     def _report(self, outcome: Outcome) -> None:
         self._log.info("attempt_ended", reason=outcome.reason, exit_code=outcome.exit_code, stopped=outcome.stopped)
+        self._feed(Ended(self._run.fence, self._kept(outcome)))
+
+    def _kept(self, outcome: Outcome) -> Outcome:
+        """The outcome, on disk: without its artifacts where only so it fits into the room that was reserved for it."""
         try:
-            self._save(outcome)
+            try:
+                self._save(outcome)
+            except OSError:
+                if not outcome.artifacts:
+                    raise
+                outcome = outcomes.without_artifacts(outcome)
+                self._save(outcome)
         except OSError as error:  # it is in memory still, and on its way
             self._log.error("outcome_not_saved", reason=str(error))
-        self._feed(Ended(self._run.fence, outcome))
+        return outcome
 
     def stop(self, grace: float, cause: Cause) -> None:
         """SIGTERM, ``grace`` seconds, SIGKILL. What follows the exit goes on."""
         self._cause = self._cause or cause
-        if cause is Cause.SHUTDOWN:
-            self._upload_until = self._loop.time() + UPLOAD_AFTER_SHUTDOWN
+        if cause is Cause.DRAIN:
+            self._upload_until = self._loop.time() + UPLOAD_AFTER_DRAIN
             if self._upload is not None:
                 self._upload.reschedule(self._upload_until)
         if self._running is None:
@@ -143,13 +158,15 @@ class Execution:
             outcome = outcomes.before_it_began(self._cause)
         else:
             outcome = await self._run_out(self._running)
-        return msgspec.structs.replace(
+        outcome = msgspec.structs.replace(
             outcome,
             started_at=outcome.started_at or began_at,
             ended_at=outcome.ended_at or time.time(),
             last_sequence=self._capture.last_sequence,
             dropped=self._capture.dropped,
+            last_lines="" if outcome.succeeded else self._capture.last_lines,
         )
+        return outcomes.bounded(outcome)
 
     async def _prepare(self) -> None:
         files = self._run.spec.files
@@ -197,9 +214,10 @@ class Execution:
         try:
             self._feed(Began(self._run.fence, started_at))
             self._make_up_for_interruption(running)
-            await running.wait()
-            ended_at = time.time()
-            status = await running.gone()
+            async with self._watching_disk():
+                await running.wait()
+                ended_at = time.time()
+                status = await running.gone()
             self._feed(Gone(self._run.fence))
             await pipes.finish(DRAIN_TIMEOUT)
             self._capture.seal()
@@ -209,11 +227,29 @@ class Execution:
             if timer is not None:
                 timer.cancel()
         self._check_killed()
-        outcome = outcomes.after_exit(status, self._signalled, spec.timeout)
+        outcome = outcomes.after_exit(status, self._signalled, spec, self._excess)
         outcome = msgspec.structs.replace(outcome, started_at=started_at, ended_at=ended_at)
+        if outcome.reason is Reason.LOST:
+            return outcome  # nobody counts on it: the manager is away, or has given it to another
+        if outcome.succeeded and self._disk is not None and (excess := await self._disk.excess()):
+            outcome = outcomes.spoiled(outcome, Reason.LIMIT, excess)
         if outcome.succeeded and (problem := await self._objection()):
             outcome = outcomes.spoiled(outcome, Reason.OUTPUT, problem)
         return await self._with_artifacts(outcome)
+
+    @asynccontextmanager
+    async def _watching_disk(self) -> AsyncIterator[None]:
+        if self._disk is None:
+            yield
+            return
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(self._disk.watch(self._exceed))
+            yield
+            watch.cancel()
+
+    def _exceed(self, excess: str) -> None:
+        self._excess = excess
+        self.stop(0.0, Cause.LIMIT)
 
     async def _objection(self) -> str:
         return_type, dropped = self._run.spec.return_type, self._capture.dropped_of(Stream.STDOUT)
@@ -232,7 +268,9 @@ class Execution:
         except Unreachable as error:
             return outcomes.spoiled(outcome, Reason.FILES, f"the artifacts could not be uploaded: {error}")
         except TimeoutError:
-            return outcomes.spoiled(outcome, Reason.FILES, "the executor ended before the artifacts were uploaded")
+            return outcomes.spoiled(
+                outcome, Reason.DRAINED, "the executor was drained before its artifacts were uploaded"
+            )
         return msgspec.structs.replace(outcome, artifacts=artifacts)
 
     async def _uploaded(self) -> tuple[Artifact, ...]:

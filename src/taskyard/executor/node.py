@@ -16,16 +16,21 @@ from typing import assert_never
 
 import msgspec
 
+from taskyard.executor import outcomes
+from taskyard.executor.admission import nonsense
 from taskyard.executor.stimuli import (
     Began,
+    BeginGrace,
     Cause,
     Dropped,
     Ended,
+    EndGrace,
     Forget,
     Gone,
     GraceOver,
     Instruction,
     KillAttempt,
+    NotTaken,
     ReleaseOutput,
     Report,
     ResumeOutput,
@@ -55,7 +60,7 @@ from taskyard.task.model import Fence, Outcome, Reason, requirement_of
 
 MAX_REFUSED = 10_000
 MAX_OUTCOMES = 1_000
-#: Longest grace of an attempt that is ended because its executor ends, in seconds, whatever its spec says.
+#: Longest grace of an attempt that is ended because its executor drains, in seconds, whatever its spec says.
 LONGEST_DRAIN_GRACE = 5.0
 
 
@@ -133,8 +138,10 @@ class Node:
                 started = fence in self._held or fence in self._outcomes
                 return [ReleaseOutput(fence, sequence)] if started else []
             case Drain(draining=draining):
-                self._drained_by_manager = draining
-                return [Send(Draining(draining=self.draining)), *self._give_back_waiting()]
+                return self._drain(draining)
+            case NotTaken(fence=fence, message=message):
+                held = self._held.pop(fence)
+                return [Send(Rejected(fence=fence, message=message, unfit=True)), *self._free(held)]
             case Began(fence=fence, at=at):
                 return self._began(fence, at)
             case Gone(fence=fence):
@@ -149,11 +156,7 @@ class Node:
                 self._shutting_down = True
                 return [Send(Draining()), *self._give_back_waiting()]
             case GraceOver():
-                return [
-                    StopAttempt(fence, min(held.run.spec.grace, LONGEST_DRAIN_GRACE), Cause.SHUTDOWN)
-                    for fence, held in self._held.items()
-                    if held.phase is not Phase.KILLED
-                ]
+                return self._put_back() if self.draining else []
             case _:
                 assert_never(stimulus)
 
@@ -182,6 +185,8 @@ class Node:
         return self._start_waiting()
 
     def _objection(self, run: Run) -> str:
+        if problem := nonsense(run):
+            return problem
         if run.fence in self._refused:
             return "the attempt was stopped before it arrived"
         if self.draining:
@@ -193,6 +198,18 @@ class Node:
         if lacking := _lacking(run, self._coming_room()):
             return f"the executor has no room: it lacks {', '.join(lacking)}"
         return ""
+
+    def _drain(self, draining: bool) -> list[Instruction]:
+        self._drained_by_manager = draining
+        grace: Instruction = BeginGrace() if draining else EndGrace()
+        return [Send(Draining(draining=self.draining)), *self._give_back_waiting(), grace]
+
+    def _put_back(self) -> list[Instruction]:
+        return [
+            StopAttempt(fence, min(held.run.spec.grace, LONGEST_DRAIN_GRACE), Cause.DRAIN)
+            for fence, held in self._held.items()
+            if held.phase is not Phase.KILLED
+        ]
 
     def _stop(self, fence: Fence, grace: float) -> list[Instruction]:
         held = self._held.get(fence)
@@ -317,5 +334,4 @@ def _lacking(run: Run, room: Mapping[str, int]) -> list[str]:
 
 def _lost(fence: Fence) -> Instruction:
     """The manager counts on an attempt that was killed while it could not be heard."""
-    outcome = Outcome(reason=Reason.LOST, message="the executor lost the manager for too long and killed the attempt")
-    return Send(Finished(fence=fence, outcome=outcome))
+    return Send(Finished(fence=fence, outcome=Outcome(reason=Reason.LOST, message=outcomes.LOST_BY_DEADLINE)))

@@ -11,16 +11,20 @@ from typing import assert_never
 
 import structlog
 
+from taskyard.executor import rooms
 from taskyard.executor.capture import Capture
 from taskyard.executor.delivery import Deliveries
-from taskyard.executor.execution import UPLOAD_AFTER_SHUTDOWN, Execution, Tools
+from taskyard.executor.execution import UPLOAD_AFTER_DRAIN, Execution, Tools
 from taskyard.executor.node import LONGEST_DRAIN_GRACE, Node
 from taskyard.executor.spool import Spool, folder_name
 from taskyard.executor.stimuli import (
+    BeginGrace,
+    EndGrace,
     Forget,
     GraceOver,
     Instruction,
     KillAttempt,
+    NotTaken,
     ReleaseOutput,
     Report,
     ResumeOutput,
@@ -43,7 +47,7 @@ LONGEST_LOOK = 1.0
 #: Seconds that the manager gets to acknowledge the last outcomes.
 ACKNOWLEDGE_TIMEOUT = 5.0
 #: Seconds after which an orderly end is given up: a process that the kernel cannot end.
-END_TIMEOUT = LONGEST_DRAIN_GRACE + UPLOAD_AFTER_SHUTDOWN + 15.0
+END_TIMEOUT = LONGEST_DRAIN_GRACE + UPLOAD_AFTER_DRAIN + 15.0
 
 log = structlog.get_logger()
 
@@ -77,6 +81,7 @@ class Performer:
         self._confirmed_at = 0.0
         self._deadline = math.inf
         self._look = LONGEST_LOOK
+        self._grace: asyncio.TimerHandle | None = None
         self._fed = asyncio.Event()
         self._session_closed = asyncio.Event()
 
@@ -127,6 +132,7 @@ class Performer:
 
     async def end(self) -> None:
         """End every attempt, with its outcome, let the manager acknowledge, and end the session."""
+        self._end_grace()  # it gets a new one
         self.feed(ShutDown())
         await self._until_empty(lambda: self.holds, self._settings.drain_grace)
         self.feed(GraceOver())
@@ -158,6 +164,10 @@ class Performer:
                 self._executions[fence].stop(grace, cause)
             case KillAttempt(fence=fence):
                 self._executions[fence].kill()
+            case BeginGrace():
+                self._begin_grace()
+            case EndGrace():
+                self._end_grace()
             case Send(message=message):
                 if self._link is not None:
                     self._link.send(message)
@@ -170,8 +180,7 @@ class Performer:
             case Forget(fence=fence, discarded=discarded):
                 self._deliveries.remove(fence)
                 if discarded:
-                    log.warning("outcome_discarded", task_id=fence.task_id, attempt=fence.attempt)
-                    self._spool.set_aside(fence)
+                    self._set_aside(fence)
                 else:
                     self._spool.remove(fence)
             case _:
@@ -180,19 +189,46 @@ class Performer:
     def _start(self, run: Run) -> None:
         fence = run.fence
         settings = self._settings
-        output = self._spool.open(fence)
+        try:
+            rooms.check_free(self._folder)
+            output = self._spool.open(fence)
+        except OSError as error:
+            log.error("attempt_not_taken", task_id=fence.task_id, reason=str(error))
+            self.feed(NotTaken(fence, f"the executor's disk has no room for an attempt: {error.strerror}"))
+            return
         execution = self._executions[fence] = Execution(
             run,
             self._tools,
             Workspace(self._folder / folder_name(fence)),
             Capture(fence, output, self._deliveries, settings.max_output, settings.max_spool),
             self.feed,
-            lambda outcome: self._spool.save(fence, outcome),
+            lambda outcome: self._spool.save(fence, outcome, output.beside),
         )
         task = self._tasks.create_task(execution.perform())
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
         task.add_done_callback(lambda _: self._executions.pop(fence))
+
+    def _set_aside(self, fence: Fence) -> None:
+        log.warning("outcome_discarded", task_id=fence.task_id, attempt=fence.attempt)
+        try:
+            self._spool.set_aside(fence)
+        except OSError as error:  # it stays where it is, and is asked about again after the next start
+            log.error("outcome_not_set_aside", task_id=fence.task_id, reason=str(error))
+
+    def _begin_grace(self) -> None:
+        if self._grace is None:
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(self._settings.drain_grace, self._grace_is_over)
+
+    def _grace_is_over(self) -> None:
+        self._grace = None
+        self.feed(GraceOver())
+
+    def _end_grace(self) -> None:
+        if self._grace is not None:
+            self._grace.cancel()
+            self._grace = None
 
 
 class Session:

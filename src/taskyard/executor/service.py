@@ -87,7 +87,7 @@ async def _serve(
             labels=settings.labels,
             capacity=capacity,
             confinement=tools.runner.confinement,
-            enforces=tools.runner.enforces,
+            enforces={**tools.runner.enforces, "disk": "watched"},
             holds=performer.holds,
             finished=performer.finished,
         )

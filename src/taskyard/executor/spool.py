@@ -1,10 +1,12 @@
 """What the manager has not acknowledged yet, on disk: each attempt's output, and its outcome once it has one.
 
     <root>/spool/<attempt>/output        every chunk of the attempt, as records
-    <root>/spool/<attempt>/outcome.json  written in one step, when the attempt has ended
+    <root>/spool/<attempt>/outcome.new   the room for its outcome, there before the attempt begins
+    <root>/spool/<attempt>/outcome.json  written into that room, and renamed, when the attempt has ended
     <root>/discarded/<attempt>.json      outcomes that the manager would not have
 
-Nothing is synced here: a process that dies loses nothing, and after a power failure the manager runs the attempt again.
+Nothing is synced here: a process that dies loses nothing, and after a power failure the manager runs the attempt again. A
+disk that is full costs output, which is counted, but no outcome: each has its room (:mod:`taskyard.executor.rooms`).
 Everything is quick enough for the event loop.
 """
 
@@ -16,7 +18,7 @@ import re
 import shutil
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +27,7 @@ import msgspec
 import structlog
 
 from taskyard.errors import MalformedFrame
+from taskyard.executor import rooms
 from taskyard.task.model import Chunk, Fence, Outcome, Stream
 
 MAX_DISCARDED = 1_000
@@ -49,15 +52,18 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class OutputLog:
-    """The chunks of one attempt, in their order. ``end`` is the place after the last one."""
+    """The chunks of one attempt, in their order. ``end`` is the place after the last one; ``beside`` are those at the end for
+    which the disk had no room."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: FileIO | None = None
         self.end = Position()
+        self.beside: tuple[Chunk, ...] = ()
 
     def append(self, chunk: Chunk) -> None:
         """Keep the next chunk. ``OSError`` where the disk would not: then nothing of it is kept."""
+        assert not self.beside
         if self._file is None:  # an attempt that prints nothing has no file
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             self._file = FileIO(self._path, "a")
@@ -69,14 +75,36 @@ class OutputLog:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.end = Position(chunk.sequence, self.end.offset + len(record))
 
+    def conclude(self, chunks: Sequence[Chunk]) -> None:
+        """Keep the last chunks, which count what was dropped: in memory where the disk would not, until the file of the
+        outcome has them."""
+        for position, chunk in enumerate(chunks):
+            try:
+                self.append(chunk)
+            except OSError:
+                self._put_beside(chunks[position:])
+                return
+
     def after(self, position: Position) -> Iterator[tuple[Chunk, Position]]:
         """The chunks after a place, each with the place that follows it."""
+        yield from self._in_file(position)
+        for chunk in self.beside:
+            if chunk.sequence > position.sequence:
+                yield chunk, Position(chunk.sequence, self.end.offset)
+
+    def _in_file(self, position: Position) -> Iterator[tuple[Chunk, Position]]:
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
             file.seek(position.offset)
             while (chunk := _read_record(file)) is not None:
                 yield chunk, Position(chunk.sequence, file.tell())
+
+    def _put_beside(self, chunks: Sequence[Chunk]) -> None:
+        for chunk in chunks:
+            if chunk.sequence == self.end.sequence + 1:  # else the end of the file was lost with the machine's power
+                self.beside = (*self.beside, chunk)
+                self.end = Position(chunk.sequence, self.end.offset)
 
     def find(self, sequence: int, start: Position) -> Position:
         """The place after ``sequence``, at most the end; ``start`` is a place at which to begin the search."""
@@ -91,11 +119,12 @@ class OutputLog:
         """All that is kept of one stream."""
         return b"".join(chunk.data for chunk, _ in self.after(Position()) if chunk.stream is stream)
 
-    def recover(self) -> None:
+    def recover(self, beside: Sequence[Chunk] = ()) -> None:
         """Find the end of a file that an earlier process wrote, and cut off what is no whole record."""
         self.end = self.find(sys.maxsize, Position())
         if self._path.exists():
             os.truncate(self._path, self.end.offset)
+        self._put_beside(beside)
 
     def close(self) -> None:
         if self._file is not None:
@@ -117,10 +146,11 @@ def _read_record(file: BinaryIO) -> Chunk | None:
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """The content of an outcome's file."""
+    """The content of an outcome's file. ``beside`` is the end of the attempt's output, where it is not in its own file."""
 
     fence: Fence
     outcome: Outcome
+    beside: tuple[Chunk, ...] = ()
 
 
 class Spool:
@@ -133,15 +163,23 @@ class Spool:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def open(self, fence: Fence) -> OutputLog:
-        """The empty output of a new attempt."""
-        return OutputLog(self._folder(fence) / "output")
+        """The empty output of a new attempt, for whose outcome room is reserved. ``OSError`` where the disk has none."""
+        folder = self._folder(fence)
+        rooms.check_free(self._spool)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            rooms.reserve(folder / "outcome.new")
+        except OSError:
+            self.remove(fence)
+            raise
+        return OutputLog(folder / "output")
 
-    def save(self, fence: Fence, outcome: Outcome) -> None:
-        """Keep an outcome. ``OSError`` where the disk would not."""
+    def save(self, fence: Fence, outcome: Outcome, beside: tuple[Chunk, ...] = ()) -> None:
+        """Keep an outcome. ``OSError`` where it is longer than its room, and the disk has no more."""
         path = self._folder(fence) / "outcome.json"
         path.parent.mkdir(mode=0o700, exist_ok=True)
         staged = path.with_suffix(".new")
-        staged.write_bytes(msgspec.json.encode(Kept(fence, outcome)))
+        rooms.fill(staged, msgspec.json.encode(Kept(fence, outcome, beside)))
         os.replace(staged, path)
 
     def remove(self, fence: Fence) -> None:
@@ -167,7 +205,7 @@ class Spool:
                 shutil.rmtree(folder)
                 continue
             output = OutputLog(folder / "output")
-            output.recover()
+            output.recover(kept.beside)
             outcome = kept.outcome
             if output.end.sequence < outcome.last_sequence:  # the end of the file was lost with the machine's power
                 outcome = msgspec.structs.replace(outcome, last_sequence=output.end.sequence)

@@ -22,6 +22,13 @@ from taskyard.task.model import Fence, Outcome
 # --- stimuli that come from this machine ----------------------------------------------------------------------------------
 
 
+class NotTaken(msgspec.Struct, frozen=True):
+    """The attempt that was to be started could not be taken, as the message says; nothing of it is there."""
+
+    fence: Fence
+    message: str
+
+
 class Began(msgspec.Struct, frozen=True):
     """The attempt's process has been started, at that time of this machine's clock."""
 
@@ -61,7 +68,7 @@ class ShutDown(msgspec.Struct, frozen=True):
 
 
 class GraceOver(msgspec.Struct, frozen=True):
-    """The while is over."""
+    """What runs on an executor that drains has had the time to finish."""
 
 
 Stimulus = (
@@ -73,6 +80,7 @@ Stimulus = (
     | Acknowledge
     | AcknowledgeOutput
     | Drain
+    | NotTaken
     | Began
     | Gone
     | Ended
@@ -89,8 +97,9 @@ class Cause(enum.Enum):
     """Who wants a running attempt to end."""
 
     MANAGER = "manager"
-    SHUTDOWN = "shutdown"
+    DRAIN = "drain"
     TIMEOUT = "timeout"
+    LIMIT = "limit"
 
 
 class StartAttempt(msgspec.Struct, frozen=True):
@@ -109,6 +118,14 @@ class KillAttempt(msgspec.Struct, frozen=True):
     """SIGKILL; nothing is reported but that it was dropped."""
 
     fence: Fence
+
+
+class BeginGrace(msgspec.Struct, frozen=True):
+    """Say ``GraceOver`` when what runs has had the time to finish, unless that is said to be under way already."""
+
+
+class EndGrace(msgspec.Struct, frozen=True):
+    """Do not say it any more."""
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -143,4 +160,15 @@ class Forget(msgspec.Struct, frozen=True):
     discarded: bool
 
 
-Instruction = StartAttempt | StopAttempt | KillAttempt | Send | ResumeOutput | ReleaseOutput | Report | Forget
+Instruction = (
+    StartAttempt
+    | StopAttempt
+    | KillAttempt
+    | BeginGrace
+    | EndGrace
+    | Send
+    | ResumeOutput
+    | ReleaseOutput
+    | Report
+    | Forget
+)

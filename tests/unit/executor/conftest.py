@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import pytest
 
 from taskyard.executor import service
@@ -37,6 +39,14 @@ from taskyard.task.model import Fence, FileRef, Spec, Stream
 T = TypeVar("T")
 GENERATION = "generation-1"
 TIMEOUT = 20.0
+FOREVER = "import os, time; print(os.getpid()); time.sleep(600)"
+STUBBORN = "import signal; signal.signal(15, signal.SIG_IGN); " + FOREVER
+UPON_TERM = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[1])))
+print(os.getpid())
+time.sleep(600)
+"""
 
 
 def fence(task: str = "task-1", attempt: int = 1) -> Fence:
@@ -127,6 +137,30 @@ class Manager:
     def printed(self, stream: Stream = Stream.STDOUT, of: Fence | None = None) -> bytes:
         chunks = self.output.get(of or fence(), {})
         return b"".join(chunks[number][1] for number in sorted(chunks) if chunks[number][0] is stream)
+
+
+async def pid_of(manager: Manager, of: Fence | None = None) -> int:
+    """The id of a process that has printed it."""
+    return int(await manager.until(lambda: manager.printed(of=of) if manager.printed(of=of).endswith(b"\n") else None))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def death_of(pid: int) -> None:
+    """Wait without reaping it."""
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        dead = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pidfd, dead.set)
+        async with asyncio.timeout(TIMEOUT):
+            await dead.wait()
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
 
 
 class Reports:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import pytest
 
 from taskyard.executor import node as module
 from taskyard.executor.node import LONGEST_DRAIN_GRACE, Node
 from taskyard.executor.stimuli import (
     Began,
+    BeginGrace,
     Cause,
     Dropped,
     Ended,
+    EndGrace,
     Forget,
     Gone,
     GraceOver,
     Instruction,
     KillAttempt,
+    NotTaken,
     ReleaseOutput,
     Report,
     ResumeOutput,
@@ -45,7 +50,7 @@ from taskyard.protocol.messages import (
     Stopped,
     Welcome,
 )
-from taskyard.task.model import Fence, Outcome, Reason, Spec, thousandths
+from taskyard.task.model import Fence, FileRef, Limits, Outcome, Reason, Spec, thousandths
 
 A, B, C = (Fence("generation", name, 1) for name in "abc")
 OUTCOME = Outcome(exit_code=0, last_sequence=3)
@@ -180,6 +185,34 @@ class TestRun:
         fed(node, Acknowledge(fence=C))
         assert fed(node, run(B)) == [StartAttempt(run(B))]
 
+    def test_that_could_not_be_taken_gives_its_room_back(self) -> None:
+        node = Node(capacity())
+        fed(node, run(A))
+        assert fed(node, NotTaken(A, "full")) == [Send(Rejected(fence=A, message="full", unfit=True))]
+        assert not node.holds
+        assert fed(node, run(B)) == [StartAttempt(run(B))]
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"limits": Limits(memory=-1)}, "memory cannot be -1"),
+            ({"limits": Limits(processes=0)}, "processes cannot be 0"),
+            ({"limits": Limits(disk=1 << 63)}, "disk cannot be 9223372036854775808"),
+            ({"resources": {"gpus": -1}}, "-1 thousandths of gpus"),
+            ({"grace": float("nan")}, "grace cannot be nan s"),
+            ({"timeout": -0.5}, "timeout cannot be -0.5 s"),
+            ({"timeout": float("inf")}, "timeout cannot be inf s"),
+            ({"files": (FileRef(path="x", size=-1, sha256="0" * 64),)}, "'x' cannot have -1 bytes"),
+        ],
+    )
+    def test_nonsense_is_rejected_with_a_sentence(self, changes: dict[str, Any], says: str) -> None:
+        node, spec = Node(capacity()), msgspec.structs.replace(Spec(arguments=("x.py",)), **changes)
+        (rejected,) = sent(fed(node, Run(fence=A, name="a", spec=spec)))
+        assert isinstance(rejected, Rejected)
+        assert says in rejected.message
+        assert not rejected.unfit
+        assert not node.holds
+
 
 class TestWaiting:
     def test_first_come_first_served(self) -> None:
@@ -216,7 +249,7 @@ class TestWaiting:
         node = Node(capacity())
         waiting(node)
         rejected = Rejected(fence=A, message="the executor is draining")
-        assert fed(node, stimulus) == [Send(Draining()), Send(rejected)]
+        assert fed(node, stimulus)[:2] == [Send(Draining()), Send(rejected)]
         assert node.holds == (B,)
 
 
@@ -354,11 +387,11 @@ class TestDraining:
     def test_by_the_manager(self) -> None:
         node = Node(capacity())
         running(node)
-        assert fed(node, Drain()) == [Send(Draining())]
+        assert fed(node, Drain()) == [Send(Draining()), BeginGrace()]
         assert node.draining
         assert node.holds == (A,)
         assert sent(fed(node, run(B))) == [Rejected(fence=B, message="the executor is draining")]
-        assert fed(node, Drain(draining=False)) == [Send(Draining(draining=False))]
+        assert fed(node, Drain(draining=False)) == [Send(Draining(draining=False)), EndGrace()]
         assert not node.draining
 
     def test_a_new_session_begins_without(self) -> None:
@@ -369,7 +402,7 @@ class TestDraining:
     def test_by_the_end_of_the_executor(self) -> None:
         node = Node(capacity())
         assert fed(node, ShutDown()) == [Send(Draining())]
-        assert fed(node, Drain(draining=False)) == [Send(Draining())]
+        assert fed(node, Drain(draining=False)) == [Send(Draining()), EndGrace()]
         assert fed(node, welcome()) == [Send(Draining())]
         assert isinstance(sent(fed(node, run(A)))[0], Rejected)
 
@@ -377,14 +410,25 @@ class TestDraining:
         node = Node(capacity(slots=4))
         fed(node, run(A, grace=1.0), Began(A, 1.0), run(B, grace=600.0), run(C), Kill(fence=C))
         assert fed(node, ShutDown(), GraceOver()) == [
-            StopAttempt(A, 1.0, Cause.SHUTDOWN),
-            StopAttempt(B, LONGEST_DRAIN_GRACE, Cause.SHUTDOWN),
+            StopAttempt(A, 1.0, Cause.DRAIN),
+            StopAttempt(B, LONGEST_DRAIN_GRACE, Cause.DRAIN),
         ]
 
     def test_uploads_are_hurried(self) -> None:
         node = Node(capacity())
         ending(node)
-        assert fed(node, GraceOver()) == [StopAttempt(A, 3.0, Cause.SHUTDOWN)]
+        assert fed(node, ShutDown(), GraceOver()) == [StopAttempt(A, 3.0, Cause.DRAIN)]
+
+    @pytest.mark.parametrize("stimuli", [(), (Drain(), Drain(draining=False))])
+    def test_a_grace_that_is_over_means_nothing_to_one_that_does_not_drain(self, stimuli: tuple[Stimulus, ...]) -> None:
+        node = Node(capacity())
+        running(node)
+        assert fed(node, *stimuli, GraceOver()) == []
+
+    def test_by_the_manager_when_the_grace_is_over(self) -> None:
+        node = Node(capacity())
+        running(node)
+        assert fed(node, Drain(), GraceOver()) == [StopAttempt(A, 3.0, Cause.DRAIN)]
 
 
 class TestDeadline:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import sys
 import textwrap
 from pathlib import Path
@@ -17,8 +15,6 @@ from taskyard.errors import InvalidInput
 from taskyard.executor import service
 from taskyard.protocol.messages import (
     Acknowledge,
-    Drain,
-    Draining,
     Finished,
     Intervals,
     Keep,
@@ -29,43 +25,25 @@ from taskyard.protocol.messages import (
     Stopped,
 )
 from taskyard.settings import ExecutorSettings
-from taskyard.task.model import Fence, Reason, ReturnType, Stream
-from tests.unit.executor.conftest import TIMEOUT, Manager, Repository, executing, fence, run, script, serving
+from taskyard.task.model import Fence, Limits, Reason, ReturnType, Stream
+from tests.unit.executor.conftest import (
+    FOREVER,
+    STUBBORN,
+    UPON_TERM,
+    Manager,
+    Repository,
+    death_of,
+    executing,
+    fence,
+    is_alive,
+    pid_of,
+    run,
+    script,
+    serving,
+)
 
 A, B = fence("a"), fence("b")
 FAST = Intervals(heartbeat=0.1, deadline=0.5, lease=5.0)
-FOREVER = "import os, time; print(os.getpid()); time.sleep(600)"
-STUBBORN = "import signal; signal.signal(15, signal.SIG_IGN); " + FOREVER
-UPON_TERM = """
-import os, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[1])))
-print(os.getpid())
-time.sleep(600)
-"""
-
-
-async def pid_of(manager: Manager, of: Fence | None = None) -> int:
-    """The id of a process that has printed it."""
-    return int(await manager.until(lambda: manager.printed(of=of) if manager.printed(of=of).endswith(b"\n") else None))
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def death_of(pid: int) -> None:
-    """Wait without reaping it."""
-    with contextlib.suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(pid)
-        dead = asyncio.Event()
-        asyncio.get_running_loop().add_reader(pidfd, dead.set)
-        async with asyncio.timeout(TIMEOUT):
-            await dead.wait()
-        asyncio.get_running_loop().remove_reader(pidfd)
-        os.close(pidfd)
 
 
 class TestRun:
@@ -77,7 +55,7 @@ class TestRun:
         assert 0 < outcome.started_at <= outcome.ended_at
         assert outcome.peak_memory > 0
         assert outcome.cpu_time > 0
-        assert (outcome.last_sequence, outcome.dropped) == (2, 0)
+        assert (outcome.last_sequence, outcome.dropped) == (max(manager.output[fence()]), 0)
         assert manager.printed() == b"hello 6\n"
         assert manager.printed(Stream.STDERR) == b"oh\n"
         assert isinstance(manager.heard[0], Started)
@@ -191,6 +169,43 @@ class TestRun:
             assert (await manager.finished(A)).outcome.reason is Reason.START
         manager.send(run("", of=B))
         assert (await manager.finished(B)).outcome.succeeded
+
+
+class TestLimits:
+    async def test_of_the_disk_while_it_runs(self, manager: Manager, executor: object) -> None:
+        text = "open('much', 'wb').write(bytes(3_000_000))\nprint('full', flush=True)\nimport time; time.sleep(600)"
+        manager.send(run(text, limits=Limits(disk=2_000_000)))
+        outcome = (await manager.finished()).outcome
+        assert (outcome.reason, outcome.signal is None) == (Reason.LIMIT, False)
+        assert "limit of 2000000 bytes" in outcome.message
+        assert outcome.last_lines == "full\n"
+
+    async def test_of_the_disk_when_it_has_ended(self, manager: Manager, executor: object) -> None:
+        manager.send(run("open('much', 'wb').write(bytes(3_000_000))", limits=Limits(disk=2_000_000)))
+        outcome = (await manager.finished()).outcome
+        assert (outcome.reason, outcome.exit_code) == (Reason.LIMIT, 0)
+        manager.send(run("open('little', 'wb').write(bytes(1000))", of=B, limits=Limits(disk=2_000_000)))
+        assert (await manager.finished(B)).outcome.succeeded
+
+    async def test_that_are_watched_are_offered(self, manager: Manager, executor: object) -> None:
+        assert manager.hellos[0].enforces["disk"] == "watched"
+
+    async def test_that_make_no_sense_are_rejected(self, manager: Manager, executor: object) -> None:
+        manager.send(run("", of=A, limits=Limits(memory=-5)))
+        assert "memory cannot be -5" in (await manager.heard_of(Rejected)).message
+        manager.send(run("", of=B))
+        assert (await manager.finished(B)).outcome.succeeded
+
+
+class TestLastLines:
+    async def test_of_what_did_not_succeed(self, manager: Manager, executor: object) -> None:
+        manager.send(run("import sys; print('out'); sys.exit('err')"))
+        outcome = (await manager.finished()).outcome
+        assert sorted(outcome.last_lines.splitlines()) == ["err", "out"]
+
+    async def test_not_of_what_did(self, manager: Manager, executor: object) -> None:
+        manager.send(run("print('out')"))
+        assert (await manager.finished()).outcome.last_lines == ""
 
 
 class TestStop:
@@ -351,7 +366,8 @@ class TestOutput:
         monkeypatch.setattr("taskyard.executor.spool.Spool.save", full)
         manager.send(run("print('lost'); import sys; print('too', file=sys.stderr)"))
         outcome = (await manager.finished()).outcome
-        assert (outcome.exit_code, outcome.last_sequence, outcome.dropped) == (0, 0, 9)
+        assert (outcome.exit_code, outcome.last_sequence, outcome.dropped) == (0, 2, 9)
+        assert manager.output[fence()] == {1: (Stream.STDOUT, b"", 5), 2: (Stream.STDERR, b"", 4)}
 
     async def test_a_descendant_that_left_may_hold_the_pipe(self, manager: Manager, executor: asyncio.Event) -> None:
         escaping = f"import os, time; os.setsid(); {FOREVER}"
@@ -473,100 +489,4 @@ class TestSession:
         manager.send(run("", of=Fence("../..", "x", 1)))
         await manager.until(lambda: len(manager.links) > 1)
         manager.send(run(""))
-        assert (await manager.finished()).outcome.succeeded
-
-
-class TestEnd:
-    async def test_running_attempts_get_a_while(self, manager: Manager, settings: ExecutorSettings) -> None:
-        async with executing(settings.model_copy(update={"drain_grace": 20.0})) as stop:
-            await manager.until(lambda: manager.links)
-            manager.send(run("print('begun'); import time; time.sleep(0.3)"))
-            await manager.until(manager.printed)
-            stop.set()
-            assert (await manager.finished()).outcome.succeeded
-        assert any(isinstance(one, Draining) and one.draining for one in manager.heard)
-
-    async def test_then_they_are_ended(self, manager: Manager, settings: ExecutorSettings) -> None:
-        async with executing(settings) as stop:
-            await manager.until(lambda: manager.links)
-            manager.send(run(UPON_TERM, arguments=("script.py", "0"), grace=600.0))
-            pid = await pid_of(manager)
-            stop.set()
-            outcome = (await manager.finished()).outcome
-        assert (outcome.reason, outcome.exit_code) == (Reason.DRAINED, 0)
-        assert not is_alive(pid)
-
-    async def test_what_downloads_is_given_back(
-        self, manager: Manager, settings: ExecutorSettings, repository: Repository
-    ) -> None:
-        repository.held = True
-        async with executing(settings) as stop:
-            await manager.until(lambda: manager.links)
-            manager.send(run("", files=(repository.add(b"x"),), repositories=(repository.address,)))
-            await asyncio.to_thread(repository.requested.wait)
-            stop.set()
-            assert (await manager.finished()).outcome.reason is Reason.DRAINED
-
-    async def test_uploads_are_given_up(
-        self, manager: Manager, settings: ExecutorSettings, repository: Repository, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("taskyard.executor.execution.UPLOAD_AFTER_SHUTDOWN", 0.05)
-        repository.held = True
-        async with executing(settings) as stop:
-            await manager.until(lambda: manager.links)
-            text = "import os; open(os.environ['TASKYARD_OUTPUT'] + '/a', 'w').write('x')"
-            manager.send(run(text, repositories=(repository.address,)))
-            await asyncio.to_thread(repository.requested.wait)
-            stop.set()
-            outcome = (await manager.finished()).outcome
-        assert outcome.reason is Reason.FILES
-        assert "before the artifacts were uploaded" in outcome.message
-
-    async def test_without_a_manager(self, settings: ExecutorSettings) -> None:
-        async with executing(settings.model_copy(update={"manager_port": 1})):
-            pass
-
-    async def test_a_manager_that_does_not_acknowledge(
-        self, manager: Manager, settings: ExecutorSettings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("taskyard.executor.performer.ACKNOWLEDGE_TIMEOUT", 0.05)
-        async with executing(settings):
-            await manager.until(lambda: manager.links)
-            manager.send(run(""))
-            await manager.finished(acknowledge=False)
-
-    async def test_what_cannot_be_ended_holds_nothing_up(
-        self, manager: Manager, settings: ExecutorSettings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("taskyard.executor.performer.END_TIMEOUT", 0.05)
-        monkeypatch.setattr("taskyard.executor.processes.ProcessGroup.gone", lambda _: asyncio.Event().wait())
-        async with executing(settings) as stop:
-            await manager.until(lambda: manager.links)
-            manager.send(run(FOREVER))
-            await pid_of(manager)
-            stop.set()
-        assert not any(isinstance(one, Finished) for one in manager.heard)
-
-    async def test_what_cannot_be_killed_holds_nothing_up(
-        self, manager: Manager, settings: ExecutorSettings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("taskyard.executor.service.CLEAR_TIMEOUT", 0.05)
-        async with executing(settings):
-            await manager.until(lambda: manager.links)
-            monkeypatch.setattr("taskyard.executor.runner.FreshRunner.bury", lambda *_: asyncio.Event().wait())
-
-    async def test_cancelled_it_leaves_no_process(self, manager: Manager, settings: ExecutorSettings) -> None:
-        task = asyncio.create_task(service.run(settings, "", asyncio.Event()))
-        await manager.until(lambda: manager.links)
-        manager.send(run(STUBBORN))
-        pid = await pid_of(manager)
-        task.cancel()
-        await asyncio.wait([task])
-        assert task.cancelled()
-        assert not is_alive(pid)
-
-    async def test_drained_by_the_manager(self, manager: Manager, executor: object) -> None:
-        manager.send(Drain(), run(""))
-        assert "draining" in (await manager.heard_of(Rejected)).message
-        manager.send(Drain(draining=False), run(""))
         assert (await manager.finished()).outcome.succeeded

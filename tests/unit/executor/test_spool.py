@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from taskyard.errors import MalformedFrame
+from taskyard.executor import rooms
 from taskyard.executor import spool as module
-from taskyard.executor.spool import OutputLog, Position, Spool, folder_name
-from taskyard.task.model import Chunk, Fence, Outcome, Stream
+from taskyard.executor.last_lines import MAX_BYTES
+from taskyard.executor.outcomes import MAX_MESSAGE
+from taskyard.executor.spool import Kept, OutputLog, Position, Spool, folder_name
+from taskyard.task.model import Artifact, Chunk, Fence, Outcome, Reason, Stream
 from tests.unit.executor.conftest import fence
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
@@ -79,8 +85,93 @@ class TestOutputLog:
         log.append(chunk(4, b"again"))
         assert [one.sequence for one, _ in log.after(Position())] == [1, 2, 3, 4]
 
+    def test_the_last_count_is_kept_beside_a_full_disk(self, log: OutputLog, tmp_path: Path) -> None:
+        class Full(FileIO):
+            def write(self, record: Any) -> int:
+                return super().write(record[:5]) or 0
+
+        end = log.end
+        log.close()
+        log._file = Full(tmp_path / "attempt" / "output", "a")
+        gaps = [Chunk(sequence=4, stream=OUT, dropped=7, at=1.5), Chunk(sequence=5, stream=ERR, dropped=8, at=1.5)]
+        log.conclude(gaps)
+        assert log.beside == tuple(gaps)
+        assert log.end == Position(5, end.offset)
+        assert [one.sequence for one, _ in log.after(Position())] == [1, 2, 3, 4, 5]
+        assert list(log.after(end)) == [(gaps[0], Position(4, end.offset)), (gaps[1], Position(5, end.offset))]
+        assert log.find(4, Position()) == Position(4, end.offset)
+        assert list(log.after(Position(4, end.offset))) == [(gaps[1], log.end)]
+
+    def test_the_last_count_is_on_the_disk_where_it_can_be(self, log: OutputLog) -> None:
+        log.conclude([Chunk(sequence=4, stream=OUT, dropped=7, at=1.5)])
+        assert log.beside == ()
+        assert [one.sequence for one, _ in log.after(Position())] == [1, 2, 3, 4]
+
+
+class TestRoom:
+    def test_is_there_before_the_outcome_and_given_back(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path)
+        spool.open(fence())
+        folder = tmp_path / "spool" / folder_name(fence())
+        assert (folder / "outcome.new").stat().st_blocks * 512 >= rooms.ROOM_BYTES
+        spool.save(fence(), OUTCOME)
+        (kept,) = folder.iterdir()
+        assert kept.name == "outcome.json"
+        assert kept.stat().st_size < 1000
+
+    def test_holds_every_outcome_without_artifacts(self) -> None:
+        worst = Outcome(
+            exit_code=255,
+            reason=Reason.OUTPUT,
+            message="\x01" * MAX_MESSAGE,
+            last_lines="\x01" * MAX_BYTES,
+            started_at=time.time(),
+            ended_at=time.time(),
+            peak_memory=1 << 62,
+            cpu_time=time.time(),
+            measured_by="cgroup",
+            last_sequence=1 << 62,
+            dropped=1 << 62,
+        )
+        longest = Fence(generation="g" * 100, task_id="t" * 100, attempt=1 << 62)
+        gaps = tuple(Chunk(sequence=1 << 62, stream=stream, dropped=1 << 62, at=time.time()) for stream in Stream)
+        assert len(msgspec.json.encode(Kept(longest, worst, gaps))) < rooms.ROOM_BYTES
+
+    def test_no_room_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        spool = Spool(tmp_path)
+        monkeypatch.setattr(rooms, "LEAST_FREE", 1 << 62)
+        with pytest.raises(OSError, match="No space left"):
+            spool.open(fence())
+        monkeypatch.setattr(rooms, "LEAST_FREE", 0)
+        monkeypatch.setattr(rooms, "ROOM_BYTES", 1 << 55)
+        with pytest.raises(OSError, match=r"No space left|too large"):
+            spool.open(fence())
+        assert list((tmp_path / "spool").iterdir()) == []
+
+    def test_a_long_list_of_artifacts_takes_more(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path)
+        spool.open(fence())
+        artifacts = tuple(Artifact(path=f"file-{n}", size=n, sha256="0" * 64) for n in range(1000))
+        long = Outcome(exit_code=0, artifacts=artifacts)
+        spool.save(fence(), long)
+        assert Spool(tmp_path).recover()[fence()][0] == long
+
 
 class TestSpool:
+    def test_keeps_what_is_beside_the_output_for_the_next_process(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path)
+        output = printed(spool, 2)
+        gap = Chunk(sequence=3, stream=OUT, dropped=7, at=1.5)
+        output._put_beside([gap])
+        spool.save(fence(), OUTCOME, output.beside)
+        outcome, log = Spool(tmp_path).recover()[fence()]
+        assert outcome.last_sequence == 3
+        assert [one.sequence for one, _ in log.after(Position())] == [1, 2, 3]
+        path = tmp_path / "spool" / folder_name(fence()) / "output"
+        os.truncate(path, path.stat().st_size - 1)
+        outcome, log = Spool(tmp_path).recover()[fence()]
+        assert outcome.last_sequence == log.end.sequence == 1
+
     def test_keeps_outcomes_and_output_for_the_next_process(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path)
         output = printed(spool, 3)

@@ -29,7 +29,7 @@ async def list_executors(parts: TheParts) -> Response:
 
 @router.post("/executors/{executor}/drain", response_model=ExecutorView, responses=responses(404, 422))
 async def drain_executor(executor: ExecutorKey, parts: TheParts) -> Response:
-    """Give an executor no more tasks; what runs there goes on."""
+    """Give an executor no more tasks; what has not ended after its `drain_grace` is put back, uncharged."""
     drained = await parts.connector.call(DrainExecutor(executor=executor))
     return answers.json(executor_view(drained))
 
