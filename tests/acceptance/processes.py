@@ -152,13 +152,13 @@ class Yard:
         self.components.append(component)
         return component
 
-    def manager(self, **environment: str) -> Component:
+    def manager(self, *, prefix: Sequence[str] = (), **environment: str) -> Component:
         """On the ports of before, if it was started before."""
         ports = {
             "TASKYARD_MANAGER_API_PORT": str(self.api_port),
             "TASKYARD_EXECUTOR_PORT": str(self.executor_port),
         }
-        component = self.start("manager", "manager", **ports, **environment)
+        component = self.start("manager", "manager", prefix=prefix, **ports, **environment)
         self.executor_port = int(component.wait_for("listening", link="executor")["port"])
         self.api_port = int(component.wait_for("listening", link="api")["port"])
         return component
