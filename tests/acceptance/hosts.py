@@ -19,31 +19,42 @@ class Hosts:
         self.addresses = {name: f"{NETWORK}.{number}" for number, name in enumerate(names, start=1)}
 
     def __enter__(self) -> Self:
-        switch = self._namespace("switch")
+        try:
+            self._build()
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._remove()
+
+    def _build(self) -> None:
+        switch = self.namespace("switch")
         self._add(switch)
         _ip("-n", switch, "link", "add", "bridge", "type", "bridge")
         _ip("-n", switch, "link", "set", "bridge", "up")
         for number, (name, address) in enumerate(self.addresses.items(), start=1):
-            host = self._namespace(name)
+            host = self.namespace(name)
             self._add(host)
             _ip("-n", switch, "link", "add", f"port{number}", "type", "veth", "peer", "name", "net", "netns", host)
             _ip("-n", switch, "link", "set", f"port{number}", "master", "bridge", "up")
             _ip("-n", host, "address", "add", f"{address}/24", "dev", "net")
             _ip("-n", host, "link", "set", "net", "up")
             _ip("-n", host, "link", "set", "lo", "up")
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def _remove(self) -> None:
         for name in (*self.addresses, "switch"):
-            subprocess.run(["ip", "netns", "delete", self._namespace(name)], capture_output=True, check=False)
+            subprocess.run(["ip", "netns", "delete", self.namespace(name)], capture_output=True, check=False)
 
     def on(self, name: str) -> list[str]:
         """What to put before a command to run it on that host."""
-        return ["ip", "netns", "exec", self._namespace(name)]
+        return ["ip", "netns", "exec", self.namespace(name)]
 
-    def _namespace(self, name: str) -> str:
+    def namespace(self, name: str) -> str:
+        """The network namespace of that host, as `ip netns` calls it."""
         return f"{self._mark}-{name}"
 
     @staticmethod

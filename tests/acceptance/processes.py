@@ -152,7 +152,7 @@ class Yard:
         self.components.append(component)
         return component
 
-    def manager(self, *, prefix: Sequence[str] = (), **environment: str) -> Component:
+    def manager(self, prefix: Sequence[str] = (), **environment: str) -> Component:
         """On the ports of before, if it was started before."""
         ports = {
             "TASKYARD_MANAGER_API_PORT": str(self.api_port),

@@ -19,7 +19,6 @@ from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.metrics import Metrics
 from taskyard.manager.scheduler import Placed, Queue
-from taskyard.manager.timeouts import Timeouts
 from taskyard.protocol.messages import IdempotencyKey, RepositoryAddress, Run, Submission
 from taskyard.store.base import STALE, Claimed, Removed, Stale, Store, SubmitAnswer
 from taskyard.task.model import Created, Fence, Outcome, Reason, Task
@@ -42,7 +41,6 @@ class Dispatcher:
         queue: Queue,
         live: LiveOutput,
         links: ExecutorLinks,
-        timeouts: Timeouts,
         repositories: Callable[[], tuple[RepositoryAddress, ...]],
         metrics: Metrics,
         wall: Callable[[], float],
@@ -53,7 +51,6 @@ class Dispatcher:
         self._queue = queue
         self._live = live
         self._links = links
-        self._timeouts = timeouts
         self._repositories = repositories
         self._metrics = metrics
         self._wall = wall
@@ -67,7 +64,6 @@ class Dispatcher:
         if (executor := self._fleet.holder(task.id)) is not None:
             self._fleet.release(executor.holds[task.id])
         self._queue.put(task, self._wall())
-        self._timeouts.note(task)
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -91,7 +87,6 @@ class Dispatcher:
                 self._send(placed.pop(claimed.task.id), claimed)
             for task in answer.fresh:
                 self._queue.put(task, now)
-                self._timeouts.note(task)
         finally:
             for one in placed.values():
                 self._fleet.release(one.hold)
@@ -100,12 +95,8 @@ class Dispatcher:
 
     def settle(self, fence: Fence, result: Task | Removed) -> None:
         """Do what follows from a transition: free the room of an attempt that is over, and let the next one have it."""
-        if isinstance(result, Task):
-            self._timeouts.note(result)
-            if result.is_open:
-                return
-        else:
-            self._timeouts.forget(result.task.id)
+        if isinstance(result, Task) and result.is_open:
+            return
         self._live.close(fence)
         hold = self._fleet.hold(fence)
         assert hold is not None, "an attempt has its room until its one end is committed"
@@ -153,7 +144,6 @@ class Dispatcher:
         hold, fence = placed.hold, claimed.fence
         hold.fence, hold.grace = fence, claimed.spec.grace
         self._live.open(fence, stored=0)
-        self._timeouts.note(claimed.task)
         run = Run(fence=fence, name=claimed.task.name, spec=claimed.spec, repositories=self._repositories())
         try:
             self._links.send(placed.executor.executor_id, run)

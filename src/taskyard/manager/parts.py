@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
-from taskyard.link.clock import SteadyWall
 from taskyard.link.clock import now as boottime
 from taskyard.manager.apis import ApiServers
-from taskyard.manager.deadlines import Deadlines
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Fleet
 from taskyard.manager.links import ExecutorLinks
@@ -19,8 +18,6 @@ from taskyard.manager.recovery import recover
 from taskyard.manager.reports import Reports
 from taskyard.manager.requests import Repositories, RequestHandler
 from taskyard.manager.scheduler import Queue
-from taskyard.manager.stops import Stops
-from taskyard.manager.timeouts import Timeouts
 from taskyard.manager.views import Views
 from taskyard.settings import ManagerSettings
 from taskyard.store.base import Store
@@ -28,8 +25,8 @@ from taskyard.tokens import TokenGate
 
 
 class Parts:
-    """``wall`` gives seconds since the epoch, and is not to jump; ``boottime`` gives those of the monotonic clock of leases.
-    ``tasks`` owns whatever goes on in the background."""
+    """``wall`` gives seconds since the epoch, ``boottime`` those of the monotonic clock of leases. ``tasks`` owns whatever
+    goes on in the background."""
 
     def __init__(
         self,
@@ -38,33 +35,24 @@ class Parts:
         store: Store,
         tasks: asyncio.TaskGroup,
         *,
-        wall: Callable[[], float] | None = None,
+        wall: Callable[[], float] = time.time,
         boottime: Callable[[], float] = boottime,
     ) -> None:
-        wall = wall or SteadyWall()
         self._store = store
-        self.wall = wall
+        self._wall = wall
         self._boottime = boottime
         self.fleet = Fleet()
         self.queue = Queue()
         self.live = LiveOutput()
-        self.metrics = metrics = Metrics(self.queue, self.fleet)
+        metrics = Metrics(self.queue, self.fleet)
         links = ExecutorLinks()
         repositories = Repositories()
-        self._deadlines = Deadlines()
-        stops = Stops(
-            queue=self.queue, deadlines=self._deadlines, fleet=self.fleet, links=links, generation=store.generation
-        )
-        self.timeouts = Timeouts(
-            store=store, deadlines=self._deadlines, stops=stops, metrics=metrics, wall=wall, tasks=tasks
-        )
         self.dispatcher = Dispatcher(
             store=store,
             fleet=self.fleet,
             queue=self.queue,
             live=self.live,
             links=links,
-            timeouts=self.timeouts,
             repositories=repositories.addresses,
             metrics=metrics,
             wall=wall,
@@ -104,7 +92,6 @@ class Parts:
             fleet=self.fleet,
             queue=self.queue,
             dispatcher=self.dispatcher,
-            stops=stops,
             links=links,
             views=views,
             repositories=repositories,
@@ -128,14 +115,11 @@ class Parts:
             self.fleet,
             self.queue,
             self.live,
-            self._deadlines,
-            self.wall(),
+            self._wall(),
             lambda executor: self.nodes.start_lease(executor, self._boottime()),
         )
-        self.timeouts.look()
 
     def close(self) -> None:
         """Stop the timers: nothing new begins."""
         self.nodes.close()
-        self.timeouts.close()
         self.dispatcher.close()

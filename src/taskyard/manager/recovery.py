@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import structlog
 
-from taskyard.manager.deadlines import Deadlines
 from taskyard.manager.fleet import Executor, Fleet, Hold
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.scheduler import Queue
@@ -23,13 +22,7 @@ PAGE = 5000
 
 
 async def recover(
-    store: Store,
-    fleet: Fleet,
-    queue: Queue,
-    live: LiveOutput,
-    deadlines: Deadlines,
-    now: float,
-    away: Callable[[Executor], None],
+    store: Store, fleet: Fleet, queue: Queue, live: LiveOutput, now: float, away: Callable[[Executor], None]
 ) -> None:
     """Fill the fleet and the queue; ``away`` is called for each executor that is to be given a lease."""
     for row in await store.executors():
@@ -39,8 +32,7 @@ async def recover(
     opened = await store.open_tasks()
     for task in opened:
         await _hold(store, fleet, live, task)
-        deadlines.note(task)
-    waiting = await _fill(store, queue, deadlines, now)
+    waiting = await _fill(store, queue, now)
     for executor in fleet:
         if executor.holds:
             away(executor)
@@ -63,13 +55,12 @@ async def _hold(store: Store, fleet: Fleet, live: LiveOutput, task: Task) -> Non
     live.open(fence, await store.highest_output(task.id, task.attempt))
 
 
-async def _fill(store: Store, queue: Queue, deadlines: Deadlines, now: float) -> int:
+async def _fill(store: Store, queue: Queue, now: float) -> int:
     after: tuple[int, int] | None = None
     count = 0
     while page := await store.waiting(after, PAGE):
         for task in page:
             queue.put(task, now)
-            deadlines.note(task)
         after = (page[-1].priority, page[-1].order)
         count += len(page)
     return count

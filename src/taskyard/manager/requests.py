@@ -12,7 +12,6 @@ from taskyard.manager.fleet import Fleet
 from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.metrics import Metrics
 from taskyard.manager.scheduler import Queue
-from taskyard.manager.stops import Stops
 from taskyard.manager.views import Views, view_of
 from taskyard.protocol.messages import (
     AnyRequest,
@@ -46,8 +45,9 @@ from taskyard.protocol.messages import (
     WaitTask,
     WhyTask,
 )
+from taskyard.protocol.messages import Stop as StopMessage
 from taskyard.store.base import Removed, Store
-from taskyard.task.model import Created, Task
+from taskyard.task.model import Created, Fence, Task
 from taskyard.task.state import Delete, Rerun, Start, Stop
 
 A = TypeVar("A")
@@ -83,7 +83,6 @@ class RequestHandler:
         fleet: Fleet,
         queue: Queue,
         dispatcher: Dispatcher,
-        stops: Stops,
         links: ExecutorLinks,
         views: Views,
         repositories: Repositories,
@@ -96,7 +95,6 @@ class RequestHandler:
         self._fleet = fleet
         self._queue = queue
         self._dispatcher = dispatcher
-        self._stops = stops
         self._links = links
         self._views = views
         self._repositories = repositories
@@ -183,7 +181,7 @@ class RequestHandler:
     async def _stop(self, request: StopTask) -> Task:
         task_id = await self._store.resolve(request.task)
         task = self._present(await self._store.request(task_id, Stop(), self._wall()))
-        self._stops.follow(task)
+        self._follow_stop(task)
         return task
 
     async def _start(self, request: StartTask) -> Task:
@@ -199,14 +197,26 @@ class RequestHandler:
         if isinstance(task.state, Created):
             self._dispatcher.enqueue(task)
         else:
-            self._stops.follow(task)
+            self._follow_stop(task)
         return task
 
     async def _delete(self, request: DeleteTask) -> Deleted:
         task_id = await self._store.resolve(request.task)
         result = await self._store.request(task_id, Delete(), self._wall())
-        self._stops.follow(result)
+        if isinstance(result, Removed):
+            self._queue.remove(task_id)
+        else:
+            self._follow_stop(result)
         return Deleted(task_id=task_id)
+
+    def _follow_stop(self, task: Task) -> None:
+        """The task waits no more; where an attempt of it is open, its executor is told."""
+        self._queue.remove(task.id)
+        fence = Fence(self._store.generation, task.id, task.attempt)
+        executor, hold = self._fleet.holder(task.id), self._fleet.hold(fence)
+        if executor is not None and hold is not None:
+            hold.stop_requested = True
+            self._links.send(executor.executor_id, StopMessage(fence=fence, grace=hold.grace))
 
     async def _drain(self, request: DrainExecutor) -> ExecutorView:
         executor = self._fleet.find(request.executor)
