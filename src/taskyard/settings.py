@@ -164,7 +164,12 @@ class ApiSettings(Settings):
     max_page: int = Field(1000, gt=0, description="tasks on one page")
     request_timeout: float = Field(30.0, gt=0, description="seconds that the manager may take to answer")
     header_timeout: float = Field(10.0, gt=0, description="seconds in which a request's headers must have come")
-    body_timeout: float = Field(30.0, gt=0, description="seconds without a byte after which an upload is given up")
+    body_timeout: float = Field(
+        10.0, gt=0, description="seconds for which an upload may stall, or fall behind 1024 bytes a second, in all"
+    )
+    write_timeout: float = Field(
+        30.0, gt=0, description="seconds in which a client takes nothing of its answer, after which it is given up"
+    )
     max_connections: int = Field(1000, gt=0, description="HTTP connections at once")
     shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
 

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskyard.api import access
+from taskyard.api.pace import SLOWEST, Pace
 from taskyard.api.problems import answer
 from taskyard.api.uploads.multipart import MEDIA_TYPE
 from taskyard.errors import TaskyardError, TooLarge
@@ -66,11 +67,12 @@ class _Body:
         self._receive = receive
         self._send = send
         self._limit = limit
-        self._timeout = timeout
+        self._pace = Pace(timeout)
         self._declared = headers.get("content-length")
         self._complete = self._declared in (None, "0") and "transfer-encoding" not in headers
         self._received = 0
         self._cut = False
+        self._slow = False
 
     def check_declared_size(self) -> None:
         """``TooLarge`` where the Content-Length says so."""
@@ -78,16 +80,20 @@ class _Body:
             raise self._too_large()
 
     async def receive(self) -> Message:
-        """The next piece. ``TooLarge``; 408 where none comes for too long."""
+        """The next piece. ``TooLarge``; 408 where they come too slowly."""
         if self._complete:
             return await self._receive()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._pace.left):
                 message = await self._receive()
         except TimeoutError as error:
+            self._slow = True
             raise HTTPException(
-                408, f"no byte of the body came for {self._timeout:g} seconds: send it again"
+                408, f"the body came more slowly than {SLOWEST} bytes a second, for too long: send it again"
             ) from error
+        self._pace.waited(loop.time() - began, len(message.get("body", b"")))
         self._note(message)
         if self._received > self._limit:
             raise self._too_large()
@@ -103,7 +109,8 @@ class _Body:
             return
         # Closing with bytes unread would reset the connection, and the client might never see the answer.
         await self._send({**message, "more_body": True})
-        await self._linger()
+        if not self._slow:
+            await self._linger()
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _linger(self) -> None:

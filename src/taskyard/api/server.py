@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import errno
 import socket
+import sys
 from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from taskyard.api.http_protocol import BoundedHead
+from taskyard.api.http_protocol import bounded_http
 from taskyard.errors import AddressInUse, InvalidInput
 from taskyard.settings import ApiSettings
 
@@ -48,10 +49,14 @@ async def serve_http(
 ) -> None:
     """Serve until ``stop`` is set, then let requests that are under way end. ``on_end`` is called before they are waited
     for: it has to end the long ones."""
+    if sys.platform == "linux":
+        # What only the kernel sees: a client that is gone without a word, or takes none of the few bytes that it is sent.
+        # The sockets of connections inherit it.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(settings.write_timeout * 1000))
     config = uvicorn.Config(
         app,
         loop="none",
-        http=BoundedHead,
+        http=bounded_http(settings),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -59,7 +64,6 @@ async def serve_http(
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace)),
     )
     server = _Server(config)

@@ -44,12 +44,15 @@ class Waits:
                 return task.result()
             if watcher.cancelled():
                 raise Unavailable("the API Server is being ended: try again soon")
+            watcher.result()  # raises what became of the rest of its body
             raise ClientGone
         finally:
             self._watchers.discard(watcher)
             watcher.cancel()
             task.cancel()
             await asyncio.wait((task, watcher))
+            if not watcher.cancelled():
+                watcher.exception()  # of no interest where the wait was over first
 
     def end(self) -> None:
         """The server ends: so does every wait, and every later one at once."""

@@ -79,6 +79,7 @@ async def follow(
                     if event.event == "output":
                         yield _chunk(event.data)
                         after = event.id
+                        patience.heard()  # how long our reader took is not the server's silence
             if params.get("follow") is False:
                 return
             raise Unavailable(f"the log of {task!r} broke off before its end: try again")

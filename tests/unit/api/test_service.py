@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from taskyard.api import http_protocol
 from taskyard.api.service import serve
 from taskyard.errors import AddressInUse, InvalidInput, StoreLocked
 from taskyard.settings import ApiSettings
@@ -83,36 +82,3 @@ async def test_a_call_is_taken_back_when_its_client_goes_away(tmp_path: Path, ma
                 await manager.asked.wait()
             async with asyncio.timeout(5):
                 await manager.cancelled.wait()
-
-
-async def test_connections_are_bounded(tmp_path: Path, manager: ScriptedManager) -> None:
-    async with served(ApiSettings(data_dir=tmp_path, port=0, max_connections=1), manager) as port:
-        async with Browserless.connected(port) as http:
-            await http.send("GET /health HTTP/1.1", "Host: localhost")
-            assert (await http.head())[0] == 503
-
-
-HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-async def test_a_head_without_end_is_refused(tmp_path: Path, manager: ScriptedManager) -> None:
-    async with served(ApiSettings(data_dir=tmp_path, port=0), manager) as port:
-        async with Browserless.connected(port) as http:
-            http.writer.write(b"GET /health HTTP/1.1\r\nX: " + b"x" * http_protocol.MAX_HEAD)
-            assert (await http.answer())[0] == 400
-            assert await http.reader.read() == b""
-
-
-@pytest.mark.parametrize(
-    "sent", [b"", b"GET /health HTTP/1.1\r\nX: ", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /h"]
-)
-async def test_a_head_that_does_not_come_is_given_up(
-    tmp_path: Path, manager: ScriptedManager, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
-    monkeypatch.setattr(http_protocol, "HEAD_TIMEOUT", 0.05)
-    async with served(ApiSettings(data_dir=tmp_path, port=0), manager) as port:
-        async with Browserless.connected(port) as http, asyncio.timeout(3):
-            http.writer.write(sent)
-            if HEALTH in sent:
-                assert (await http.answer())[0] == 200
-            assert await http.reader.read() == b""

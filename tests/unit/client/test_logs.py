@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import httpx2
 import pytest
 
 from taskyard import AsyncClient, NotFound, Unavailable
+from taskyard.client import logs
 from taskyard.task.model import Stream
 from tests.unit.client.scripted import END, ScriptedApi, events, output, problem
 
@@ -44,6 +47,19 @@ async def test_it_goes_on_where_the_connection_broke(client: AsyncClient, api: S
     )
     assert b"".join([chunk.data async for chunk in client.logs("hello")]) == b"abc"
     assert [request.headers.get("last-event-id") for request in api.requests] == [None, "1-1", "1-1", "1-1", "1-2"]
+
+
+async def test_a_reader_that_takes_its_time_does_not_use_up_the_patience(
+    client: AsyncClient, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a pager: meanwhile the server gives up on us, and is there when we come back."""
+    now = 0.0
+    monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: now))
+    api.on("GET /tasks/hello/log", events(output(1, "a"), broken=True), events(output(2, "b"), END))
+    chunks = client.logs("hello")
+    assert (await anext(chunks)).data == b"a"
+    now = 3600.0
+    assert [chunk.data async for chunk in chunks] == [b"b"]
 
 
 async def test_without_following_the_end_of_the_answer_is_the_end(client: AsyncClient, api: ScriptedApi) -> None:
