@@ -163,6 +163,9 @@ class ApiSettings(Settings):
     max_wait: float = Field(60.0, gt=0, description="longest long poll, in seconds")
     max_page: int = Field(1000, gt=0, description="tasks on one page")
     request_timeout: float = Field(30.0, gt=0, description="seconds that the manager may take to answer")
+    reconnect_timeout: float = Field(
+        5.0, gt=0, description="seconds for which requests wait for a manager that is away"
+    )
     header_timeout: float = Field(10.0, gt=0, description="seconds in which a request's headers must have come")
     body_timeout: float = Field(
         10.0, gt=0, description="seconds for which an upload may stall, or fall behind 1024 bytes a second, in all"

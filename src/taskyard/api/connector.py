@@ -33,6 +33,7 @@ from taskyard.protocol.messages import (
     RepositoryAddress,
     Request,
     StartTask,
+    Submit,
     UpdateTask,
     WaitTask,
 )
@@ -61,10 +62,13 @@ class Connector(Protocol):
 
 @dataclass
 class _Pending:
-    """A call without an answer yet. ``sent`` on the present session or on one before."""
+    """A call without an answer yet. ``sent`` on the present session or on one before. It may last ``until`` that time of the
+    loop; its ``deadline`` is earlier while the manager is away."""
 
     request: Request[Any]
     answer: asyncio.Future[Any]
+    until: float
+    deadline: asyncio.Timeout
     sent: bool = False
 
 
@@ -72,15 +76,16 @@ class LinkConnector:
     """Several calls are under way at once, matched by their numbers. An asynchronous context; it dials from when our
     repository is announced, since that is part of the introduction.
 
-    While the manager is away calls wait, as long as ``request_timeout`` allows. Those that were under way when a session
-    was lost are sent again in the next one, if that does no harm: reads; a submit, whose tasks have their ids already; a
-    stop or a drain, which say how things are to be. A start, update or delete may not be done twice: it fails with
-    ``Unavailable``, and says that it may or may not have been done.
+    While the manager is away calls wait for it, ``reconnect_timeout`` at most; once sent they have ``request_timeout`` in all.
+    Those that were under way when a session was lost are sent again in the next one, if that does no harm: reads; a submit,
+    whose tasks have their ids already; a stop or a drain, which say how things are to be. A start, update or delete may not
+    be done twice: it fails with ``Unavailable``, and says that it may or may not have been done.
     """
 
     def __init__(self, settings: ApiSettings, token: str) -> None:
         self._address = settings.manager
         self._timeout = settings.request_timeout
+        self._reconnect_timeout = settings.reconnect_timeout
         self._token = token
         self._api_id = secrets.token_hex(16)
         self._repository: RepositoryAddress | None = None
@@ -113,9 +118,12 @@ class LinkConnector:
         if len(self._pending) >= MAX_CALLS:
             raise Unavailable(f"{MAX_CALLS} requests to the manager are under way already: try again soon")
         number = next(self._numbers)
-        pending = self._pending[number] = _Pending(request, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._timeout + _wanted_wait(request)
+        deadline = asyncio.timeout_at(until if self._link is not None else self._soon(until))
+        pending = self._pending[number] = _Pending(request, loop.create_future(), until, deadline)
         try:
-            async with asyncio.timeout(self._timeout + _wanted_wait(request)):
+            async with deadline:
                 if self._link is not None:
                     await self._link.drained()
                     self._send(number, pending)
@@ -143,6 +151,7 @@ class LinkConnector:
         for number, pending in self._pending.items():
             pending.sent = False
             self._send(number, pending)
+            _reschedule(pending, pending.until)
         return _Session(self._pending, self._on_closed)
 
     def _on_closed(self) -> None:
@@ -150,6 +159,11 @@ class LinkConnector:
         for pending in self._pending.values():
             if pending.sent and not _may_be_repeated(pending.request) and not pending.answer.done():
                 pending.answer.set_exception(Unavailable(self._explain(pending)))
+            _reschedule(pending, self._soon(pending.until))
+
+    def _soon(self, until: float) -> float:
+        """Until when a call waits for a manager that is away."""
+        return min(until, asyncio.get_running_loop().time() + self._reconnect_timeout)
 
     def _send(self, number: int, pending: _Pending) -> None:
         """Send a call, unless a session that opened meanwhile has done so."""
@@ -165,7 +179,14 @@ class LinkConnector:
     def _explain(self, pending: _Pending) -> str:
         host, port = self._address
         if not pending.sent:
-            return f"the manager at {host}:{port} cannot be reached: we keep trying to; try again soon"
+            return (
+                f"the manager at {host}:{port} cannot be reached, nothing was done: we keep trying to; try again soon"
+            )
+        if isinstance(pending.request, Submit):
+            return (
+                f"the manager at {host}:{port} did not answer in time, and may have stored what was submitted: send it "
+                "again, under the same Idempotency-Key so that it is there once"
+            )
         if _may_be_repeated(pending.request):
             return f"the manager at {host}:{port} did not answer in time: try again"
         return (
@@ -195,6 +216,12 @@ class _Session:
 
     def closed(self) -> None:
         self._on_closed()
+
+
+def _reschedule(pending: _Pending, when: float) -> None:
+    # One that has just expired is about to be answered for that.
+    if not pending.deadline.expired():
+        pending.deadline.reschedule(when)
 
 
 def _settle(pending: _Pending, message: Answer | Failure) -> None:

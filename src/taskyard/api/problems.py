@@ -14,10 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from taskyard.api import v1_answers
-from taskyard.errors import BatchInvalid, InvalidInput, NameTaken, TaskyardError, Unauthorized
+from taskyard.errors import BatchInvalid, InvalidInput, NameTaken, TaskyardError, Unauthorized, Unavailable
 
 PROBLEM_TYPE = "application/problem+json"
 V1_PREFIX = "/api/v1/"
+#: Seconds after which it is worth while to ask again: about as long as a manager takes to start, and we to find it.
+RETRY_AFTER = 2
 _V1_STATUS = {409: 400, 415: 400, 422: 400}
 
 
@@ -86,6 +88,8 @@ def answer(error: Exception, path: str) -> Response:
     headers = dict(getattr(error, "headers", None) or {})
     if isinstance(error, Unauthorized):
         headers["www-authenticate"] = "Bearer"
+    if isinstance(error, Unavailable):
+        headers["retry-after"] = str(RETRY_AFTER)
     if path.startswith(V1_PREFIX):
         status = 400 if isinstance(error, NameTaken) else _V1_STATUS.get(told.status, told.status)
         response = v1_answers.answer(v1_answers.V1Error(message=told.detail), status)
@@ -97,10 +101,12 @@ def answer(error: Exception, path: str) -> Response:
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """For OpenAPI: the problems that a route may answer with."""
     everywhere = (401, 403, 500, 503)
-    return {
+    described: dict[int | str, dict[str, Any]] = {
         status: {
             "description": http.HTTPStatus(status).phrase,
             "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
         for status in sorted({*statuses, *everywhere})
     }
+    described[503]["headers"] = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+    return described

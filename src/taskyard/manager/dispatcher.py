@@ -19,6 +19,7 @@ from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.metrics import Metrics
 from taskyard.manager.scheduler import Placed, Queue
+from taskyard.manager.timeouts import Timeouts
 from taskyard.protocol.messages import IdempotencyKey, RepositoryAddress, Run, Submission
 from taskyard.store.base import STALE, Claimed, Removed, Stale, Store, SubmitAnswer
 from taskyard.task.model import Created, Fence, Outcome, Reason, Task
@@ -41,6 +42,7 @@ class Dispatcher:
         queue: Queue,
         live: LiveOutput,
         links: ExecutorLinks,
+        timeouts: Timeouts,
         repositories: Callable[[], tuple[RepositoryAddress, ...]],
         metrics: Metrics,
         wall: Callable[[], float],
@@ -51,6 +53,7 @@ class Dispatcher:
         self._queue = queue
         self._live = live
         self._links = links
+        self._timeouts = timeouts
         self._repositories = repositories
         self._metrics = metrics
         self._wall = wall
@@ -64,6 +67,7 @@ class Dispatcher:
         if (executor := self._fleet.holder(task.id)) is not None:
             self._fleet.release(executor.holds[task.id])
         self._queue.put(task, self._wall())
+        self._timeouts.note(task)
         self.dispatch()
 
     def dispatch(self) -> None:
@@ -87,6 +91,7 @@ class Dispatcher:
                 self._send(placed.pop(claimed.task.id), claimed)
             for task in answer.fresh:
                 self._queue.put(task, now)
+                self._timeouts.note(task)
         finally:
             for one in placed.values():
                 self._fleet.release(one.hold)
@@ -95,8 +100,12 @@ class Dispatcher:
 
     def settle(self, fence: Fence, result: Task | Removed) -> None:
         """Do what follows from a transition: free the room of an attempt that is over, and let the next one have it."""
-        if isinstance(result, Task) and result.is_open:
-            return
+        if isinstance(result, Task):
+            self._timeouts.note(result)
+            if result.is_open:
+                return
+        else:
+            self._timeouts.forget(result.task.id)
         self._live.close(fence)
         hold = self._fleet.hold(fence)
         assert hold is not None, "an attempt has its room until its one end is committed"
@@ -144,6 +153,7 @@ class Dispatcher:
         hold, fence = placed.hold, claimed.fence
         hold.fence, hold.grace = fence, claimed.spec.grace
         self._live.open(fence, stored=0)
+        self._timeouts.note(claimed.task)
         run = Run(fence=fence, name=claimed.task.name, spec=claimed.spec, repositories=self._repositories())
         try:
             self._links.send(placed.executor.executor_id, run)

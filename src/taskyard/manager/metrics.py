@@ -38,6 +38,10 @@ class Metrics:
             "taskyard_stale_reports", "Reports and claims that came too late.", ["report"], registry=self._registry
         )
 
+        self.timeouts = Counter(
+            "taskyard_timeouts", "Tasks whose queue or total timeout was over.", registry=self._registry
+        )
+
     def text(self) -> str:
         """Prometheus' text format."""
         return generate_latest(self._registry).decode()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
+from taskyard.link.clock import SteadyWall
 from taskyard.link.clock import now as boottime
 from taskyard.manager.apis import ApiServers
+from taskyard.manager.deadlines import Deadlines
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Fleet
 from taskyard.manager.links import ExecutorLinks
@@ -18,6 +19,8 @@ from taskyard.manager.recovery import recover
 from taskyard.manager.reports import Reports
 from taskyard.manager.requests import Repositories, RequestHandler
 from taskyard.manager.scheduler import Queue
+from taskyard.manager.stops import Stops
+from taskyard.manager.timeouts import Timeouts
 from taskyard.manager.views import Views
 from taskyard.settings import ManagerSettings
 from taskyard.store.base import Store
@@ -25,8 +28,8 @@ from taskyard.tokens import TokenGate
 
 
 class Parts:
-    """``wall`` gives seconds since the epoch, ``boottime`` those of the monotonic clock of leases. ``tasks`` owns whatever
-    goes on in the background."""
+    """``wall`` gives seconds since the epoch, and is not to jump; ``boottime`` gives those of the monotonic clock of leases.
+    ``tasks`` owns whatever goes on in the background."""
 
     def __init__(
         self,
@@ -35,24 +38,33 @@ class Parts:
         store: Store,
         tasks: asyncio.TaskGroup,
         *,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] | None = None,
         boottime: Callable[[], float] = boottime,
     ) -> None:
+        wall = wall or SteadyWall()
         self._store = store
-        self._wall = wall
+        self.wall = wall
         self._boottime = boottime
         self.fleet = Fleet()
         self.queue = Queue()
         self.live = LiveOutput()
-        metrics = Metrics(self.queue, self.fleet)
+        self.metrics = metrics = Metrics(self.queue, self.fleet)
         links = ExecutorLinks()
         repositories = Repositories()
+        self._deadlines = Deadlines()
+        stops = Stops(
+            queue=self.queue, deadlines=self._deadlines, fleet=self.fleet, links=links, generation=store.generation
+        )
+        self.timeouts = Timeouts(
+            store=store, deadlines=self._deadlines, stops=stops, metrics=metrics, wall=wall, tasks=tasks
+        )
         self.dispatcher = Dispatcher(
             store=store,
             fleet=self.fleet,
             queue=self.queue,
             live=self.live,
             links=links,
+            timeouts=self.timeouts,
             repositories=repositories.addresses,
             metrics=metrics,
             wall=wall,
@@ -92,6 +104,7 @@ class Parts:
             fleet=self.fleet,
             queue=self.queue,
             dispatcher=self.dispatcher,
+            stops=stops,
             links=links,
             views=views,
             repositories=repositories,
@@ -115,11 +128,14 @@ class Parts:
             self.fleet,
             self.queue,
             self.live,
-            self._wall(),
+            self._deadlines,
+            self.wall(),
             lambda executor: self.nodes.start_lease(executor, self._boottime()),
         )
+        self.timeouts.look()
 
     def close(self) -> None:
         """Stop the timers: nothing new begins."""
         self.nodes.close()
+        self.timeouts.close()
         self.dispatcher.close()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
+from taskyard.manager.deadlines import Deadlines
 from taskyard.manager.fleet import Executor, Fleet, Hold
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.scheduler import Queue
@@ -22,7 +23,13 @@ PAGE = 5000
 
 
 async def recover(
-    store: Store, fleet: Fleet, queue: Queue, live: LiveOutput, now: float, away: Callable[[Executor], None]
+    store: Store,
+    fleet: Fleet,
+    queue: Queue,
+    live: LiveOutput,
+    deadlines: Deadlines,
+    now: float,
+    away: Callable[[Executor], None],
 ) -> None:
     """Fill the fleet and the queue; ``away`` is called for each executor that is to be given a lease."""
     for row in await store.executors():
@@ -32,7 +39,8 @@ async def recover(
     opened = await store.open_tasks()
     for task in opened:
         await _hold(store, fleet, live, task)
-    waiting = await _fill(store, queue, now)
+        deadlines.note(task)
+    waiting = await _fill(store, queue, deadlines, now)
     for executor in fleet:
         if executor.holds:
             away(executor)
@@ -55,12 +63,13 @@ async def _hold(store: Store, fleet: Fleet, live: LiveOutput, task: Task) -> Non
     live.open(fence, await store.highest_output(task.id, task.attempt))
 
 
-async def _fill(store: Store, queue: Queue, now: float) -> int:
+async def _fill(store: Store, queue: Queue, deadlines: Deadlines, now: float) -> int:
     after: tuple[int, int] | None = None
     count = 0
     while page := await store.waiting(after, PAGE):
         for task in page:
             queue.put(task, now)
+            deadlines.note(task)
         after = (page[-1].priority, page[-1].order)
         count += len(page)
     return count

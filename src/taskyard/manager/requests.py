@@ -12,6 +12,7 @@ from taskyard.manager.fleet import Fleet
 from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.metrics import Metrics
 from taskyard.manager.scheduler import Queue
+from taskyard.manager.stops import Stops
 from taskyard.manager.views import Views, view_of
 from taskyard.protocol.messages import (
     AnyRequest,
@@ -45,9 +46,8 @@ from taskyard.protocol.messages import (
     WaitTask,
     WhyTask,
 )
-from taskyard.protocol.messages import Stop as StopMessage
 from taskyard.store.base import Removed, Store
-from taskyard.task.model import Created, Fence, Task
+from taskyard.task.model import Created, Task
 from taskyard.task.state import Delete, Rerun, Start, Stop
 
 A = TypeVar("A")
@@ -83,6 +83,7 @@ class RequestHandler:
         fleet: Fleet,
         queue: Queue,
         dispatcher: Dispatcher,
+        stops: Stops,
         links: ExecutorLinks,
         views: Views,
         repositories: Repositories,
@@ -95,6 +96,7 @@ class RequestHandler:
         self._fleet = fleet
         self._queue = queue
         self._dispatcher = dispatcher
+        self._stops = stops
         self._links = links
         self._views = views
         self._repositories = repositories
@@ -181,7 +183,7 @@ class RequestHandler:
     async def _stop(self, request: StopTask) -> Task:
         task_id = await self._store.resolve(request.task)
         task = self._present(await self._store.request(task_id, Stop(), self._wall()))
-        self._follow_stop(task)
+        self._stops.follow(task)
         return task
 
     async def _start(self, request: StartTask) -> Task:
@@ -197,26 +199,14 @@ class RequestHandler:
         if isinstance(task.state, Created):
             self._dispatcher.enqueue(task)
         else:
-            self._follow_stop(task)
+            self._stops.follow(task)
         return task
 
     async def _delete(self, request: DeleteTask) -> Deleted:
         task_id = await self._store.resolve(request.task)
         result = await self._store.request(task_id, Delete(), self._wall())
-        if isinstance(result, Removed):
-            self._queue.remove(task_id)
-        else:
-            self._follow_stop(result)
+        self._stops.follow(result)
         return Deleted(task_id=task_id)
-
-    def _follow_stop(self, task: Task) -> None:
-        """The task waits no more; where an attempt of it is open, its executor is told."""
-        self._queue.remove(task.id)
-        fence = Fence(self._store.generation, task.id, task.attempt)
-        executor, hold = self._fleet.holder(task.id), self._fleet.hold(fence)
-        if executor is not None and hold is not None:
-            hold.stop_requested = True
-            self._links.send(executor.executor_id, StopMessage(fence=fence, grace=hold.grace))
 
     async def _drain(self, request: DrainExecutor) -> ExecutorView:
         executor = self._fleet.find(request.executor)

@@ -15,6 +15,7 @@ from taskyard.manager.fleet import Executor, Fleet, Hold
 from taskyard.protocol.messages import Obstacle, Submission
 from taskyard.store.base import Placement
 from taskyard.task.model import Created, Requirement, Task, requirement_of
+from taskyard.task.state import BACKOFF_LONGEST
 
 Rank = tuple[int, int]
 Entry = tuple[Rank, int, str]
@@ -72,7 +73,8 @@ class Queue:
         return task_id in self._waiting
 
     def put(self, task: Task, now: float) -> None:
-        """Add a task that waits, or what has changed about it."""
+        """Add a task that waits, or what has changed about it. No backoff is longer than five minutes: one that is was
+        reckoned by a clock that was wrong."""
         assert isinstance(task.state, Created)
         self._add(
             Waiting(
@@ -82,7 +84,7 @@ class Queue:
                 priority=task.priority,
                 order=task.order,
                 version=task.version,
-                not_before=task.state.not_before,
+                not_before=min(task.state.not_before, now + BACKOFF_LONGEST),
             ),
             now,
         )

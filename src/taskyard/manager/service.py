@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ class Manager:
                 watching = keepers.create_task(_watch(store))
                 async with asyncio.TaskGroup() as tasks:
                     parts = Parts(self._settings, self._gate, store, tasks)
-                    clearing = keepers.create_task(keep_clear(store, parts.fleet, self._settings, time.time))
+                    clearing = keepers.create_task(keep_clear(store, parts.fleet, self._settings, parts.wall))
                     try:
                         await parts.recover()
                         async with AsyncExitStack() as servers:

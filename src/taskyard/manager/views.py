@@ -31,7 +31,8 @@ from taskyard.protocol.messages import (
     WhyTask,
 )
 from taskyard.store.base import Store
-from taskyard.task.model import Chunk, Created, Spec, StateName, Task
+from taskyard.task.model import Chunk, Created, Failed, Open, Spec, StateName, StopCause, Task
+from taskyard.task.state import total_timeout_over
 
 #: Bytes and chunks of one page of output, and tasks of one page at most, whatever is asked for.
 MOST_OUTPUT = 4 << 20
@@ -173,6 +174,8 @@ class Views:
     def _why_not_waiting(self, task: Task) -> str:
         executor = self._fleet.holder(task.id)
         where = f" on executor {executor.name!r}" if executor is not None else ""
+        if isinstance(task.state, Open) and task.state.stop is StopCause.TIMEOUT:
+            return f"it is being stopped{where}: {total_timeout_over(task)}"
         match task.state_name:
             case StateName.SCHEDULED:
                 return f"it has been sent to run{where} and has not reported yet"
@@ -180,6 +183,8 @@ class Views:
                 away = executor is not None and not executor.connected
                 note = ", which is not connected: it goes back to the queue when the lease is over" if away else ""
                 return f"it is running{where}{note}"
+            case StateName.FAILED if isinstance(task.state, Failed) and task.state.message:
+                return f"it does not run because it is failed: {task.state.message}; start it to run it again"
             case _:
                 return f"it does not run because it is {task.state_name}: start it to run it again"
 

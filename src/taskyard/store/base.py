@@ -127,6 +127,11 @@ class Store(abc.ABC):
         """Add a revision of the spec. ``NotFound``."""
 
     @abc.abstractmethod
+    def time_out(self, task_ids: Sequence[str], now: float) -> Awaitable[Sequence[Task | Stale]]:
+        """Apply ``Expire`` to each of these tasks: where a timeout is over, one that waits fails, and an open attempt is to be
+        stopped. One answer per task, as it stands; stale for one that has ended or is gone."""
+
+    @abc.abstractmethod
     def append_output(self, fence: Fence, chunks: Sequence[Chunk]) -> Awaitable[int | Stale]:
         """Keep output; chunks that are there already are ignored, a gap is refused. The highest sequence stored."""
 

@@ -159,9 +159,11 @@ class Requirement(msgspec.Struct, frozen=True):
 
 
 class Created(Record, tag="created"):
-    """Waiting for room; not before ``not_before``."""
+    """Waiting for room; not before ``not_before``. It fails where it waits still at ``until``; None where it may wait for as
+    long as it takes."""
 
     not_before: float = 0.0
+    until: float | None = None
 
 
 class Scheduled(Record, tag="scheduled"):
@@ -182,8 +184,11 @@ class Finished(Record, tag="finished"):
 
 
 class Failed(Record, tag="failed"):
+    """``message`` is a sentence that says which timeout ended the task; empty where the last attempt's outcome says all."""
+
     ended_at: float
     reason: Reason
+    message: str = ""
 
 
 class Stopped(Record, tag="stopped"):
@@ -264,7 +269,8 @@ class Attempt(Record, kw_only=True):
 
 class Task(Record, kw_only=True):
     """A task as it stands. ``attempt`` is the number of its last attempt, 0 before the first; ``revision`` that of its
-    newest spec; ``order`` its place in the order of submission; ``version`` counts its events."""
+    newest spec; ``order`` its place in the order of submission; ``version`` counts its events; ``expires_at`` is when its
+    ``total_timeout`` is over."""
 
     id: str
     name: str
@@ -277,6 +283,9 @@ class Task(Record, kw_only=True):
     losses: int = 0
     retries: int = 0
     max_losses: int = 3
+    queue_timeout: float | None = None
+    total_timeout: float | None = None
+    expires_at: float | None = None
     priority: int = 0
     requirement: Requirement = Requirement()
     created_at: float = 0.0
@@ -296,6 +305,17 @@ class Task(Record, kw_only=True):
     @property
     def has_ended(self) -> bool:
         return isinstance(self.state, Ended)
+
+    @property
+    def due(self) -> float | None:
+        """When a timeout of it is over, where it has not ended or been stopped before; None where none runs."""
+        match self.state:
+            case Created(until=until):
+                return min((time for time in (until, self.expires_at) if time is not None), default=None)
+            case Scheduled(stop=None) | Running(stop=None):
+                return self.expires_at
+            case _:
+                return None
 
 
 class TaskEvent(Record, kw_only=True):

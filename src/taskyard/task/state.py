@@ -90,20 +90,28 @@ class Rerun(Record, tag="rerun_requested"):
     """The user asks to run an ended task again, however it ended."""
 
 
+class Expire(Record, tag="expired"):
+    """The manager's timer: a timeout may be over. Where none is, because something came before it, nothing changes."""
+
+
 class Update(Record, tag="updated"):
-    """A new revision of the spec."""
+    """A new revision of the spec. Timeouts are in seconds."""
 
     priority: int
     requirement: Requirement
     retries: int
     max_losses: int
+    queue_timeout: float | None = None
+    total_timeout: float | None = None
 
 
 class Delete(Record, tag="deleted"):
     """The user deletes the task: its name is free at once."""
 
 
-Event = Claim | Began | Ended | Lost | Missing | Released | Stop | StopConfirmed | Start | Rerun | Update | Delete
+Event = (
+    Claim | Began | Ended | Lost | Missing | Released | Expire | Stop | StopConfirmed | Start | Rerun | Update | Delete
+)
 
 
 class Gone(Record, tag="gone"):
@@ -126,6 +134,17 @@ def backoff(failed_runs: int, jitter: float) -> float:
     """Seconds to wait before the next run: doubling from one second to five minutes, less up to half of it."""
     longest: float = min(BACKOFF_FIRST * 2.0 ** min(failed_runs - 1, 32), BACKOFF_LONGEST)
     return longest * (1 - jitter / 2)
+
+
+def enter(task: Task, now: float) -> Task:
+    """The task begins to wait, and its total timeout to run: at its submit, start, rerun or update."""
+    expires_at = None if task.total_timeout is None else now + task.total_timeout
+    return _to(task, _queued(task, now), expires_at=expires_at)
+
+
+def total_timeout_over(task: Task) -> str:
+    """The sentence for a task that was ended by its total timeout."""
+    return f"it was not done within its total timeout of {task.total_timeout:g} s"
 
 
 def apply(task: Task, event: Event, moment: Moment) -> Task | Gone:
@@ -158,7 +177,7 @@ def _ended(task: Task, event: Ended, moment: Moment) -> Task | Gone:
     if stop is StopCause.DELETE:
         return Gone()
     if stop is StopCause.UPDATE or (stop is not None and outcome.stopped):
-        return _to(task, Stopped(ended_at=moment.now))
+        return _given_back(task, moment)
     if outcome.succeeded:
         return _to(task, Finished(ended_at=moment.now))
     # Without a reason its executor has signalled it though nobody asked: a fault of the machine.
@@ -174,7 +193,10 @@ def _charge_script(task: Task, reason: Reason, moment: Moment) -> Task:
     failures = task.failures + 1
     if _open(task).stop is not None or failures > task.retries or reason in FINAL:
         return _to(task, Failed(ended_at=moment.now, reason=reason), failures=failures)
-    return _waiting(task, moment, delay=backoff(failures, moment.jitter), failures=failures)
+    delay = backoff(failures, moment.jitter)
+    if _is_over(task.expires_at, moment.now + delay):
+        return _to(task, Failed(ended_at=moment.now, reason=reason, message=_no_time_left(task)), failures=failures)
+    return _waiting(task, moment, delay=delay, failures=failures)
 
 
 def _charge_machine(task: Task, reason: Reason, moment: Moment) -> Task | Gone:
@@ -200,16 +222,54 @@ def _released(task: Task, event: Released, moment: Moment) -> Task | Gone:
 
 def _given_back(task: Task, moment: Moment, *, delay: float = 0.0) -> Task | Gone:
     """No process of the attempt is left and nobody is charged. A stop that was asked for has come true."""
-    stop = _open(task).stop
-    if stop is StopCause.DELETE:
-        return Gone()
-    if stop is not None:
-        return _to(task, Stopped(ended_at=moment.now))
-    return _waiting(task, moment, delay=delay)
+    match _open(task).stop:
+        case None:
+            return _waiting(task, moment, delay=delay)
+        case StopCause.DELETE:
+            return Gone()
+        case StopCause.TIMEOUT:
+            return _timed_out(task, moment, total_timeout_over(task))
+        case StopCause.USER | StopCause.UPDATE:
+            return _to(task, Stopped(ended_at=moment.now))
 
 
 def _waiting(task: Task, moment: Moment, *, delay: float = 0.0, **changes: Any) -> Task:
-    return _to(task, Created(not_before=moment.now + delay if delay else 0.0), **changes)
+    """The task waits for its next try, unless it has no time left for one."""
+    if _is_over(task.expires_at, moment.now + delay):
+        return _timed_out(task, moment, _no_time_left(task), **changes)
+    return _to(task, _queued(task, moment.now, delay), **changes)
+
+
+def _queued(task: Task, now: float, delay: float = 0.0) -> Created:
+    """Its wait in the queue begins when it may be placed."""
+    until = None if task.queue_timeout is None else now + delay + task.queue_timeout
+    return Created(not_before=now + delay if delay else 0.0, until=until)
+
+
+def _is_over(time: float | None, now: float) -> bool:
+    return time is not None and time <= now
+
+
+def _no_time_left(task: Task) -> str:
+    return f"no time was left for another try within its total timeout of {task.total_timeout:g} s"
+
+
+def _timed_out(task: Task, moment: Moment, message: str, **changes: Any) -> Task:
+    return _to(task, Failed(ended_at=moment.now, reason=Reason.TIMEOUT, message=message), **changes)
+
+
+def _expire_waiting(task: Task, event: Expire, moment: Moment) -> Task:
+    assert isinstance(task.state, Created)
+    if _is_over(task.expires_at, moment.now):
+        return _timed_out(task, moment, total_timeout_over(task))
+    if _is_over(task.state.until, moment.now):
+        message = f"it waited in the queue for longer than its queue timeout of {task.queue_timeout:g} s"
+        return _timed_out(task, moment, message)
+    return task
+
+
+def _expire_open(task: Task, event: Expire, moment: Moment) -> Task:
+    return _request_stop(task, StopCause.TIMEOUT) if _is_over(task.expires_at, moment.now) else task
 
 
 def _stop_waiting(task: Task, event: Stop, moment: Moment) -> Task:
@@ -227,12 +287,12 @@ def _stop_confirmed(task: Task, event: StopConfirmed, moment: Moment) -> Task | 
 
 
 def _start(task: Task, event: Start | Rerun, moment: Moment) -> Task:
-    return _to(task, Created(), failures=0, losses=0)
+    return enter(msgspec.structs.replace(task, failures=0, losses=0), moment.now)
 
 
 def _update_waiting(task: Task, event: Update, moment: Moment) -> Task:
-    """The new revision does not wait for the backoff of the old one."""
-    return _to(_revised(task, event), Created())
+    """The new revision does not wait for the backoff of the old one, and its timeouts begin now."""
+    return enter(_revised(task, event), moment.now)
 
 
 def _update_open(task: Task, event: Update, moment: Moment) -> Task:
@@ -245,7 +305,7 @@ def _update_ended(task: Task, event: Update, moment: Moment) -> Task:
 
 
 def _revised(task: Task, event: Update) -> Task:
-    """Both budgets are the new revision's own: what the old one has used of its budgets is not counted against it."""
+    """Budgets and timeouts are the new revision's own: what the old one has used of its own is not counted against it."""
     return msgspec.structs.replace(
         task,
         revision=task.revision + 1,
@@ -253,6 +313,9 @@ def _revised(task: Task, event: Update) -> Task:
         requirement=event.requirement,
         retries=event.retries,
         max_losses=event.max_losses,
+        queue_timeout=event.queue_timeout,
+        total_timeout=event.total_timeout,
+        expires_at=None,
         failures=0,
         losses=0,
     )
@@ -284,6 +347,7 @@ Rule = Callable[[Task, Any, Moment], Task | Gone]
 
 TRANSITIONS: dict[tuple[type, type], Rule] = {
     (Created, Claim): _claim,
+    (Created, Expire): _expire_waiting,
     (Created, Stop): _stop_waiting,
     (Created, Update): _update_waiting,
     (Created, Delete): _delete,
@@ -293,6 +357,7 @@ TRANSITIONS: dict[tuple[type, type], Rule] = {
         for event, rule in (
             (Ended, _ended),
             (Lost, _lost),
+            (Expire, _expire_open),
             (Stop, _stop_open),
             (StopConfirmed, _stop_confirmed),
             (Update, _update_open),

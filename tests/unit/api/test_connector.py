@@ -37,6 +37,7 @@ from taskyard.protocol.messages import (
     RepositoryAddress,
     StartTask,
     StopTask,
+    Submit,
     TaskNames,
     WaitTask,
 )
@@ -101,8 +102,13 @@ def connect(port: int, tmp_path: Path) -> Connect:
     return lambda: connector(tmp_path, port)
 
 
-def connector(data_dir: Path, port: int, timeout: float = 30.0) -> LinkConnector:
-    settings = ApiSettings(data_dir=data_dir, socket_address=f"127.0.0.1:{port}", request_timeout=timeout)
+def connector(data_dir: Path, port: int, timeout: float = 30.0, reconnect: float = 30.0) -> LinkConnector:
+    settings = ApiSettings(
+        data_dir=data_dir,
+        socket_address=f"127.0.0.1:{port}",
+        request_timeout=timeout,
+        reconnect_timeout=reconnect,
+    )
     made = LinkConnector(settings, "token")
     made.announce(ADDRESS)
     return made
@@ -167,6 +173,49 @@ async def test_a_call_does_not_wait_for_ever(tmp_path: Path) -> None:
             assert not ours.connected
             with pytest.raises(Unavailable, match="cannot be reached"):
                 await ours.call(Ping())
+
+
+async def test_a_manager_that_is_away_is_waited_for_a_short_while(endpoint: Endpoint, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    async with connector(tmp_path, port, reconnect=0.05) as ours, asyncio.timeout(10):
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="cannot be reached, nothing was done"):
+                await ours.call(WaitTask(task="t", timeout=60))
+
+
+async def test_calls_under_way_wait_for_the_next_session_a_short_while(endpoint: Endpoint, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    async with connector(tmp_path, port, reconnect=0.05) as ours, asyncio.timeout(10):
+        async with endpoint.listening(port):
+            await endpoint.hellos.get()
+            reading = asyncio.create_task(ours.call(WaitTask(task="t", timeout=60)))
+            submitting = asyncio.create_task(ours.call(Submit(items=())))
+            for _ in range(2):
+                await endpoint.call()
+        with pytest.raises(Unavailable, match="did not answer in time: try again"):
+            await reading
+        with pytest.raises(Unavailable, match="under the same Idempotency-Key"):
+            await submitting
+
+
+async def test_a_new_session_gives_calls_their_time_back(endpoint: Endpoint, tmp_path: Path) -> None:
+    async with endpoint.listening() as port, connector(tmp_path, port, reconnect=30.0) as ours, asyncio.timeout(10):
+        await endpoint.hellos.get()
+        reading = asyncio.create_task(ours.call(ListNames()))
+        number = (await endpoint.call()).number
+        (pending,) = ours._pending.values()
+        until = pending.deadline.when()
+        ours._reconnect_timeout = 10.0
+        ours._on_closed()
+        assert pending.deadline.when() != until
+        assert endpoint.link is not None
+        endpoint.link.close("gone", "restarting")
+        assert (await endpoint.call()).number == number
+        assert pending.deadline.when() == until
+        endpoint.send(answer_to(number, TaskNames(names=())))
+        assert (await reading).names == ()
 
 
 async def test_a_slow_answer_is_given_up_and_taken_back(endpoint: Endpoint, port: int, tmp_path: Path) -> None:

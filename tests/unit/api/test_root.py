@@ -25,6 +25,7 @@ async def test_health_and_readiness(http: httpx2.AsyncClient, manager: ScriptedM
     assert (await http.get("/health")).json() == {"status": "ok"}
     answer = await http.get("/ready")
     assert (answer.status_code, answer.json()["detail"]) == (503, "away")
+    assert answer.headers["retry-after"] == "2"
 
 
 async def test_a_manager_that_does_not_answer_is_not_ready(

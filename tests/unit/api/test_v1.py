@@ -287,3 +287,4 @@ async def test_a_manager_that_is_away_is_503(http: httpx2.AsyncClient, manager: 
         503,
         {"status": "error", "message": "the manager cannot be reached"},
     )
+    assert answer.headers["retry-after"] == "2"

@@ -23,3 +23,13 @@ def test_elsewhere_it_is_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) ->
         assert before <= clock.now() <= time.clock_gettime(time.CLOCK_MONOTONIC)
     finally:
         importlib.reload(clock)
+
+
+def test_a_steady_wall_clock_does_not_follow_one_that_is_set() -> None:
+    wall, boottime = 1_700_000_000.0, 50.0
+    steady = clock.SteadyWall(lambda: wall, lambda: boottime)
+    assert steady() == wall
+    for jump in (86_400.0, -200_000.0):
+        wall += jump
+        boottime += 2.5
+    assert steady() == 1_700_000_005.0

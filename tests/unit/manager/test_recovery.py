@@ -38,6 +38,23 @@ async def test_a_backoff_goes_on(tmp_path: Path) -> None:
         assert len(peer.runs()) == 1
 
 
+async def test_a_backoff_that_a_wrong_clock_has_stamped_is_five_minutes_at_most(tmp_path: Path) -> None:
+    async with opened(tmp_path) as yard:
+        peer = await yard.connect()
+        fence = await yard.running(peer, retries=1)
+        yard.now += 86_400
+        await peer.says(finished(fence, exit_code=1, reason=Reason.EXIT))
+    async with opened(tmp_path) as yard:  # where the clock is right again
+        peer = await yard.connect()
+        yard.now += 299
+        yard.parts.dispatcher.dispatch()
+        assert peer.runs() == []
+        yard.now += 1
+        yard.parts.dispatcher.dispatch()
+        await yard.settled()
+        assert len(peer.runs()) == 1
+
+
 async def test_open_attempts_go_on_where_their_executor_comes_back(tmp_path: Path) -> None:
     async with opened(tmp_path) as yard:
         peer = await yard.connect(slots=2)

@@ -16,6 +16,7 @@ from taskyard.task.state import (
     Delete,
     Ended,
     Event,
+    Expire,
     Gone,
     Lost,
     Missing,
@@ -27,10 +28,12 @@ from taskyard.task.state import (
     StopConfirmed,
     Update,
     apply,
+    enter,
 )
 
-WEAKEST_TO_STRONGEST = [None, StopCause.USER, StopCause.UPDATE, StopCause.DELETE]
+WEAKEST_TO_STRONGEST = [None, StopCause.TIMEOUT, StopCause.USER, StopCause.UPDATE, StopCause.DELETE]
 BUDGETS = st.integers(0, 3)
+TIMEOUTS = st.none() | st.floats(1, 3000)
 OUTCOMES = st.builds(
     Outcome,
     reason=st.none() | st.sampled_from(Reason),
@@ -43,6 +46,7 @@ REPORTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Missing),
     st.builds(Released, delay=st.floats(0, 60)),
     st.builds(StopConfirmed),
+    st.builds(Expire),
 )
 #: What says that no process of an attempt is left; nothing else ends one.
 CLOSING = Ended | Lost | Missing | Released | StopConfirmed
@@ -51,7 +55,13 @@ REQUESTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Start),
     st.builds(Rerun),
     st.builds(
-        Update, priority=st.integers(-5, 5), requirement=st.just(Requirement()), retries=BUDGETS, max_losses=BUDGETS
+        Update,
+        priority=st.integers(-5, 5),
+        requirement=st.just(Requirement()),
+        retries=BUDGETS,
+        max_losses=BUDGETS,
+        queue_timeout=TIMEOUTS,
+        total_timeout=TIMEOUTS,
     ),
     st.builds(Delete),
 )
@@ -64,9 +74,11 @@ class Life(RuleBasedStateMachine):
     task: Task
     now = 0.0
 
-    @initialize(retries=BUDGETS, max_losses=BUDGETS)
-    def submit(self, retries: int, max_losses: int) -> None:
-        self.task = Task(id="t1", name="hello", retries=retries, max_losses=max_losses, order=4, created_at=3.0)
+    @initialize(retries=BUDGETS, max_losses=BUDGETS, queue_timeout=TIMEOUTS, total_timeout=TIMEOUTS)
+    def submit(self, retries: int, max_losses: int, queue_timeout: float | None, total_timeout: float | None) -> None:
+        task = Task(id="t1", name="hello", retries=retries, max_losses=max_losses, order=4, created_at=3.0)
+        timed = msgspec.structs.replace(task, queue_timeout=queue_timeout, total_timeout=total_timeout)
+        self.task = enter(timed, self.now)
 
     @rule(event=CLAIMS | REPORTS | REQUESTS, passed=st.floats(0, 1000), jitter=st.floats(0, 1))
     def happens(self, event: Event, passed: float, jitter: float) -> None:
@@ -81,7 +93,7 @@ class Life(RuleBasedStateMachine):
             return
         if isinstance(result, Gone):
             assert not before.is_open or (before.deleted and isinstance(event, CLOSING))
-            self.submit(before.retries, before.max_losses)
+            self.submit(before.retries, before.max_losses, before.queue_timeout, before.total_timeout)
             return
         self.task = result
         self.check_numbers(before, event)
@@ -122,6 +134,9 @@ class Life(RuleBasedStateMachine):
         stop = stop_of(before)
         if stop is None:
             return
+        if stop is StopCause.TIMEOUT and not after.is_open:
+            assert isinstance(after.state, Finished | Failed)
+            return
         if after.is_open:
             assert WEAKEST_TO_STRONGEST.index(stop_of(after)) >= WEAKEST_TO_STRONGEST.index(stop)
         else:
@@ -138,6 +153,17 @@ class Life(RuleBasedStateMachine):
         assert task.losses <= task.max_losses + 1
         if overdrawn:
             assert isinstance(task.state, Failed)
+
+    @invariant()
+    def nobody_waits_longer_than_the_timeouts_say(self) -> None:
+        task = self.task
+        if isinstance(task.state, Created):
+            assert (task.expires_at is None) == (task.total_timeout is None)
+            assert (task.state.until is None) == (task.queue_timeout is None)
+            if task.state.until is not None and task.queue_timeout is not None:
+                assert task.state.until <= max(self.now, task.state.not_before) + task.queue_timeout + 1e-6
+            if task.expires_at is not None:
+                assert task.state.not_before < task.expires_at, "no try begins when the time is over"
 
     @invariant()
     def a_deleted_task_is_open_and_stopping(self) -> None:

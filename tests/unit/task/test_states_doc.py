@@ -8,6 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import get_args
 
+import msgspec
+
 from taskyard.errors import IllegalTransition
 from taskyard.task.model import (
     Created,
@@ -31,6 +33,7 @@ from taskyard.task.state import (
     Delete,
     Ended,
     Event,
+    Expire,
     Lost,
     Missing,
     Moment,
@@ -50,6 +53,7 @@ NOW = Moment(now=1000.0)
 
 STATES: tuple[State, ...] = (
     Created(),
+    Created(until=500.0),
     *(Scheduled(executor_id="e", stop=stop) for stop in (None, *StopCause)),
     *(Running(executor_id="e", started_at=1.0, stop=stop) for stop in (None, *StopCause)),
     Finished(ended_at=1.0),
@@ -67,6 +71,7 @@ EVENTS: tuple[Event, ...] = (
     Lost(),
     Missing(),
     Released(),
+    Expire(),
     Stop(),
     StopConfirmed(),
     Start(),
@@ -79,8 +84,9 @@ Transition = tuple[str, str, str]
 
 def what_happens() -> Iterator[Transition]:
     """Every (state, event, state) that some task can show."""
-    for state, event, budget in product(STATES, EVENTS, (0, 1)):
+    for state, event, budget, expires_at in product(STATES, EVENTS, (0, 1), (None, 500.0)):
         task = Task(id="t", name="n", state=state, retries=budget, max_losses=budget)
+        task = msgspec.structs.replace(task, queue_timeout=1.0, total_timeout=1.0, expires_at=expires_at)
         try:
             result = apply(task, event, NOW)
         except IllegalTransition:

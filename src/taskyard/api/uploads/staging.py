@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from taskyard.api.connector import Connector
 from taskyard.api.repository import Repository, StagedFile
-from taskyard.errors import Unavailable
+from taskyard.errors import TaskyardError, Unavailable
 from taskyard.protocol.messages import FindUnreferenced
 from taskyard.task.model import FileRef
 
@@ -36,7 +36,8 @@ class Content:
 
 
 class Staging:
-    """An asynchronous context. Whatever was not ``committed`` when it ends leaves nothing behind, however it ends."""
+    """An asynchronous context. Whatever was not ``committed`` when it ends leaves nothing behind, however it ends; but where
+    nobody knows whether a task refers to what was published, that is left to the collection."""
 
     def __init__(
         self, repository: Repository, connector: Connector, *, max_inline_file: int = 0, max_inline_task: int = 0
@@ -61,7 +62,8 @@ class Staging:
         for staged in self._staged:
             staged.discard()
         self._repository.unpin(self._pinned)
-        if not self._committed:
+        refused = isinstance(error, TaskyardError) and not isinstance(error, Unavailable)
+        if not self._committed and (error is None or refused):
             await remove_unreferenced(self._repository, self._connector, self._published)
 
     @property

@@ -10,7 +10,7 @@ UPDATE meta SET value = lower(hex(randomblob(8))) WHERE key = 'generation';
 tasks.ordinal, tasks.id, tasks.namespace, tasks.name, tasks.principal, tasks.state, tasks.stop, tasks.executor_id,
 tasks.started_at, tasks.not_before, tasks.ended_at, tasks.reason, tasks.revision, tasks.attempt, tasks.failures,
 tasks.losses, tasks.retries, tasks.max_losses, tasks.priority, tasks.requirement, tasks.created_at, tasks.version,
-tasks.deleted
+tasks.deleted, tasks.until, tasks.message, tasks.timed_out, tasks.queue_timeout, tasks.total_timeout, tasks.expires_at
 
 -- name: ordinal_of_task
 (SELECT ordinal FROM tasks WHERE id = :task_id)
@@ -21,10 +21,10 @@ tasks.deleted
 -- No row where the id or the name is there already.
 INSERT INTO tasks (
     id, namespace, name, principal, state, not_before, revision, attempt, failures, losses, retries, max_losses,
-    priority, requirement, created_at, version
+    priority, requirement, created_at, version, queue_timeout, total_timeout, until, expires_at
 ) VALUES (
     :id, :namespace, :name, :principal, 'created', 0, 1, 0, 0, 0, :retries, :max_losses,
-    :priority, :requirement, :created_at, 1
+    :priority, :requirement, :created_at, 1, :queue_timeout, :total_timeout, :until, :expires_at
 )
 ON CONFLICT DO NOTHING
 RETURNING ordinal;
@@ -45,13 +45,13 @@ SELECT version FROM tasks WHERE id = :task_id;
 UPDATE tasks SET
     state = :state, stop = :stop, executor_id = :executor_id, started_at = :started_at, not_before = :not_before,
     ended_at = :ended_at, reason = :reason, attempt = :attempt, failures = :failures, losses = :losses,
-    version = :version
+    version = :version, until = :until, message = :message, timed_out = :timed_out, expires_at = :expires_at
 WHERE id = :task_id AND attempt = :read_attempt AND version = :read_version;
 
 -- name: revise_task
 UPDATE tasks SET
     revision = :revision, priority = :priority, requirement = :requirement, retries = :retries,
-    max_losses = :max_losses
+    max_losses = :max_losses, queue_timeout = :queue_timeout, total_timeout = :total_timeout
 WHERE ordinal = :task;
 
 -- name: hide_task

@@ -45,7 +45,7 @@ def task_from(row: Row) -> Task:
         namespace=row[2],
         name=row[3],
         principal=row[4],
-        state=_state_from(*row[5:12]),
+        state=_state_from(*row[5:12], *row[23:26]),
         revision=row[12],
         attempt=row[13],
         failures=row[14],
@@ -57,6 +57,9 @@ def task_from(row: Row) -> Task:
         created_at=row[20],
         version=row[21],
         deleted=bool(row[22]),
+        queue_timeout=row[26],
+        total_timeout=row[27],
+        expires_at=row[28],
     )
 
 
@@ -68,19 +71,23 @@ def _state_from(
     not_before: float,
     ended_at: float,
     reason: str,
+    until: float | None,
+    message: str | None,
+    timed_out: int,
 ) -> State:
     """The columns that a state does not have are NULL: the table's CHECKs see to it."""
+    cause = StopCause.TIMEOUT if timed_out else StopCause(stop) if stop else None
     match StateName(name):
         case StateName.CREATED:
-            return Created(not_before=not_before)
+            return Created(not_before=not_before, until=until)
         case StateName.SCHEDULED:
-            return Scheduled(executor_id=executor_id, stop=StopCause(stop) if stop else None)
+            return Scheduled(executor_id=executor_id, stop=cause)
         case StateName.RUNNING:
-            return Running(executor_id=executor_id, started_at=started_at, stop=StopCause(stop) if stop else None)
+            return Running(executor_id=executor_id, started_at=started_at, stop=cause)
         case StateName.FINISHED:
             return Finished(ended_at=ended_at)
         case StateName.FAILED:
-            return Failed(ended_at=ended_at, reason=Reason(reason))
+            return Failed(ended_at=ended_at, reason=Reason(reason), message=message or "")
         case StateName.STOPPED:
             return Stopped(ended_at=ended_at)
         case other:
@@ -89,8 +96,14 @@ def _state_from(
 
 def state_columns(state: State) -> dict[str, Any]:
     """The columns of a state, NULL where it has no such data."""
-    columns = dict.fromkeys(("stop", "executor_id", "started_at", "not_before", "ended_at", "reason"))
-    return {"state": state_name(state)} | columns | msgspec.structs.asdict(state)
+    names = ("stop", "executor_id", "started_at", "not_before", "until", "ended_at", "reason", "message")
+    columns = dict.fromkeys(names) | msgspec.structs.asdict(state)
+    timed_out = columns["stop"] is StopCause.TIMEOUT
+    return columns | {
+        "state": state_name(state),
+        "timed_out": timed_out,
+        "stop": None if timed_out else columns["stop"],
+    }
 
 
 # Most tasks ask for the same few things.

@@ -88,6 +88,9 @@ class SqliteStore(Store):
     def update(self, task_id: str, change: SpecChange, now: float) -> Awaitable[Task]:
         return self._write(0, transitions.update, task_id, change, now)
 
+    def time_out(self, task_ids: Sequence[str], now: float) -> Awaitable[Sequence[Task | Stale]]:
+        return self._write(0, transitions.time_out, task_ids, now)
+
     def append_output(self, fence: Fence, chunks: Sequence[Chunk]) -> Awaitable[int | Stale]:
         return self._write(output.size(chunks), output.append, self.generation, fence, chunks)
 

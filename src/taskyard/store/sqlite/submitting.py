@@ -12,7 +12,8 @@ from taskyard.store.base import Claimed, Placement, SubmitAnswer
 from taskyard.store.sqlite import rows
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.transitions import claim_task, find, insert_spec
-from taskyard.task.model import DEFAULT_NAMESPACE, StateName, Task, requirement_of
+from taskyard.task.model import DEFAULT_NAMESPACE, Created, StateName, Task, requirement_of
+from taskyard.task.state import enter
 
 SUBMITTED = "submitted"  # the first event of a task: its row begins with it
 
@@ -63,17 +64,36 @@ def submit(
 def _insert(database: Database, item: Submission, now: float) -> Task | None:
     """The new task, or None where its id or its name is there already."""
     spec = item.spec
-    requirement = requirement_of(spec)
-    row = database.one(
-        "insert_task",
+    submitted = Task(
         id=item.task_id,
-        namespace=item.namespace,
         name=item.name,
+        namespace=item.namespace,
         principal=item.principal,
         retries=spec.retries,
         max_losses=spec.max_losses,
+        queue_timeout=spec.queue_timeout,
+        total_timeout=spec.total_timeout,
         priority=spec.priority,
-        requirement=rows.requirement_text(requirement),
+        requirement=requirement_of(spec),
+        created_at=now,
+        version=1,
+    )
+    task = enter(submitted, now)
+    assert isinstance(task.state, Created)
+    row = database.one(
+        "insert_task",
+        id=task.id,
+        namespace=task.namespace,
+        name=task.name,
+        principal=task.principal,
+        retries=task.retries,
+        max_losses=task.max_losses,
+        queue_timeout=task.queue_timeout,
+        total_timeout=task.total_timeout,
+        until=task.state.until,
+        expires_at=task.expires_at,
+        priority=task.priority,
+        requirement=rows.requirement_text(task.requirement),
         created_at=now,
     )
     if row is None:
@@ -92,19 +112,7 @@ def _insert(database: Database, item: Submission, now: float) -> Task | None:
         message="",
     )
     database.touched.add(item.task_id)
-    return Task(
-        id=item.task_id,
-        name=item.name,
-        namespace=item.namespace,
-        principal=item.principal,
-        retries=spec.retries,
-        max_losses=spec.max_losses,
-        priority=spec.priority,
-        requirement=requirement,
-        created_at=now,
-        order=ordinal,
-        version=1,
-    )
+    return msgspec.structs.replace(task, order=ordinal)
 
 
 def _known_answer(database: Database, namespace: str, key: IdempotencyKey) -> Submitted | None:

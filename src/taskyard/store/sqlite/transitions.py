@@ -36,6 +36,7 @@ from taskyard.task.state import (
     Delete,
     Ended,
     Event,
+    Expire,
     Gone,
     Lost,
     Missing,
@@ -48,6 +49,7 @@ from taskyard.task.state import (
     Update,
     apply,
     event_name,
+    total_timeout_over,
 )
 
 
@@ -133,10 +135,26 @@ def update(database: Database, task_id: str, change_of_spec: SpecChange, now: fl
         requirement=requirement_of(spec),
         retries=spec.retries,
         max_losses=spec.max_losses,
+        queue_timeout=spec.queue_timeout,
+        total_timeout=spec.total_timeout,
     )
     after = change(database, task, event, Moment(now=now))
     assert isinstance(after, Task), "an update removes nothing, and nothing comes between its read and its write"
     insert_spec(database, after.order, after.revision, spec)
+    return after
+
+
+def time_out(database: Database, task_ids: Sequence[str], now: float) -> list[Task | Stale]:
+    """See :meth:`taskyard.store.base.Store.time_out`."""
+    return [_time_out_one(database, task_id, now) for task_id in task_ids]
+
+
+def _time_out_one(database: Database, task_id: str, now: float) -> Task | Stale:
+    task = find(database, task_id)
+    if task is None or task.has_ended:
+        return STALE
+    after = change(database, task, Expire(), Moment(now=now))
+    assert isinstance(after, Task), "a timeout removes nothing, and nothing comes between its read and its write"
     return after
 
 
@@ -156,6 +174,7 @@ def change(database: Database, task: Task, event: Event, moment: Moment) -> Task
         failures=after.failures,
         losses=after.losses,
         version=after.version,
+        expires_at=after.expires_at,
         task_id=task.id,
         read_attempt=task.attempt,
         read_version=task.version,
@@ -171,6 +190,8 @@ def change(database: Database, task: Task, event: Event, moment: Moment) -> Task
             requirement=rows.requirement_text(after.requirement),
             retries=after.retries,
             max_losses=after.max_losses,
+            queue_timeout=after.queue_timeout,
+            total_timeout=after.total_timeout,
         )
     if after.deleted != task.deleted:
         database.run("hide_task", task=after.order)
@@ -213,7 +234,7 @@ def _visible(database: Database, task_id: str) -> Task:
 
 
 def _note_event(database: Database, after: Task, event: Event, now: float) -> None:
-    outcome = _outcome_of(event)
+    reason, message = _explanation(after, event)
     database.run(
         "insert_event",
         task=after.order,
@@ -222,9 +243,19 @@ def _note_event(database: Database, after: Task, event: Event, now: float) -> No
         event=event_name(event),
         state=after.state_name,
         attempt=after.attempt,
-        reason=outcome.reason if outcome else None,
-        message=outcome.message if outcome else "",
+        reason=reason,
+        message=message,
     )
+
+
+def _explanation(after: Task, event: Event) -> tuple[Reason | None, str]:
+    """What the history says of an event: which timeout is over, else what the outcome says."""
+    if isinstance(after.state, Failed) and after.state.message:
+        return after.state.reason, after.state.message
+    if isinstance(event, Expire):
+        return None, total_timeout_over(after)
+    outcome = _outcome_of(event)
+    return (outcome.reason, outcome.message) if outcome else (None, "")
 
 
 def _note_attempt(database: Database, task: Task, event: Event, now: float) -> None:
@@ -252,7 +283,7 @@ def _outcome_of(event: Event) -> Outcome | None:
             return Outcome(reason=Reason.REJECTED, message="the executor gave the attempt back before it began")
         case StopConfirmed():
             return Outcome(stopped=True, message="the executor did not know the attempt when it was told to stop it")
-        case Claim() | Began() | Stop() | Start() | Rerun() | Update() | Delete():
+        case Claim() | Began() | Expire() | Stop() | Start() | Rerun() | Update() | Delete():
             return None
         case _:
             assert_never(event)

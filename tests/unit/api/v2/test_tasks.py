@@ -14,7 +14,8 @@ from pydantic import TypeAdapter
 
 from taskyard.api.parts import Parts
 from taskyard.api.views import TaskPage, TaskView, TaskWithResult
-from taskyard.protocol.messages import ExecutorView, ListTasks, WaitTask
+from taskyard.errors import Unavailable
+from taskyard.protocol.messages import ExecutorView, ListTasks, Submit, WaitTask
 from taskyard.task.model import Artifact, Failed, Limits, Outcome, Reason, ReturnType, Spec, StateName
 from tests.unit.api.conftest import stored_files
 from tests.unit.api.scripted import ScriptedManager
@@ -335,6 +336,17 @@ async def test_large_files_go_to_the_repository(
     assert [file.size for file in manager.only().spec.files] == list(sizes.values())
     stored = {path.name for path in stored_files(tmp_path)}
     assert stored == {file.sha256 for file in manager.only().spec.files if file.content is None}
+
+
+async def test_files_of_a_submit_that_nobody_answered_are_left_to_the_collection(
+    http: httpx2.AsyncClient, manager: ScriptedManager, tmp_path: Path
+) -> None:
+    """A task may refer to them: the manager may have stored it, and its answer was lost."""
+    manager.failure = Unavailable("away")
+    answer = await http.post(TASKS, files={"file": ("x.py", b"#" * 5000)})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert len(stored_files(tmp_path)) == 1
+    assert [type(call) for call in manager.calls] == [Submit]
 
 
 async def test_a_refused_submit_leaves_no_file(http: httpx2.AsyncClient, tmp_path: Path) -> None:
