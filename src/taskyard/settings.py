@@ -109,7 +109,7 @@ class ManagerSettings(Settings):
     commit_bytes: int = Field(4 * MIB, gt=0, description="bytes of output in one commit")
     retention: float = Field(30 * 86400.0, gt=0, description="seconds for which an ended task is kept")
     cordon_after: int = Field(
-        3, gt=0, description="attempts in a row that an executor cannot start before it gets no more for a while"
+        3, gt=0, description="tasks in a row whose attempts an executor cannot start before it gets no more for a while"
     )
     cordon_pause: float = Field(
         60.0, gt=0, description="seconds of that while; doubled each time, up to an hour, until an attempt starts"

@@ -18,7 +18,7 @@ log = structlog.get_logger()
 #: Seconds between two clearings, and the rows that go in one commit. The first comes when executors had time to return
 #: after a restart of the manager.
 INTERVAL = 600.0
-AT_ONCE = 500
+AT_ONCE = 50
 #: Seconds after which an executor is forgotten that is away and holds nothing.
 EXECUTOR_RETENTION = 86400.0
 

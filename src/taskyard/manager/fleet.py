@@ -6,26 +6,35 @@ commit failed: reserved or held, the amounts are counted once, under the id of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from taskyard.manager.cordon import Cordon, Step
 from taskyard.protocol.messages import Usage
 from taskyard.task.model import SLOTS, Fence, Requirement
+
+#: Requirements of which is remembered who could meet them.
+MOST_REQUIREMENTS = 1000
 
 
 @dataclass(slots=True)
 class Hold:
     """Room that a task takes on an executor. ``fence`` is None until its claim is committed; ``grace`` is what a stop of
     that attempt gives it, in seconds. ``given_up`` is true once the attempt was reported lost or missing: whatever the
-    executor still says of it is foreign, though its room is not free before that is committed."""
+    executor still says of it is foreign, though its room is not free before that is committed. ``began`` is true once the
+    executor has said that it runs; ``on_probation`` where it is to show that its executor can start attempts again."""
 
     task_id: str
     task_name: str
     requirement: Requirement
+    losses: int = 0
+    on_last_chance: bool = False
     fence: Fence | None = None
     grace: float = 0.0
     stop_requested: bool = False
     given_up: bool = False
+    began: bool = False
+    on_probation: bool = False
 
 
 @dataclass(slots=True)
@@ -40,8 +49,11 @@ class Executor:
     connected: bool = False
     draining: bool = False
     leaving: bool = False
+    boot_id: str = ""
     software: str = ""
     confinement: tuple[str, ...] = ()
+    enforces: dict[str, str] = field(default_factory=dict)
+    cordon: Cordon = field(default_factory=Cordon)
     usage: Usage = field(default_factory=Usage)
     last_heard: float = 0.0
     used: dict[str, int] = field(default_factory=dict)
@@ -49,16 +61,42 @@ class Executor:
 
     @property
     def accepts_work(self) -> bool:
-        return self.connected and not self.draining and not self.leaving
+        return self.connected and not self.draining and not self.leaving and self._is_admitted
+
+    @property
+    def _is_admitted(self) -> bool:
+        """Whether its cordon lets it have an attempt: on probation one at a time."""
+        match self.cordon.step:
+            case Step.OPEN:
+                return True
+            case Step.CLOSED:
+                return False
+            case Step.PROBATION:
+                return not any(hold.on_probation for hold in self.holds.values())
+
+    @property
+    def most_losses(self) -> int:
+        """Of the tasks that have room here, the losses of the one that was lost most often."""
+        return max((hold.losses for hold in self.holds.values()), default=0)
+
+    @property
+    def has_last_chance(self) -> bool:
+        """Whether a task has room here that would fail if it were lost."""
+        return any(hold.on_last_chance for hold in self.holds.values())
 
     def free(self, resource: str) -> int:
         return self.capacity.get(resource, 0) - self.used.get(resource, 0)
 
     def lacks(self, requirement: Requirement) -> tuple[str, ...]:
-        """Labels and resources that it does not have, even when idle."""
+        """Labels, resources and limits that it does not have or cannot enforce, even when idle."""
         labels = [f"{key}={value}" for key, value in requirement.labels if self.labels.get(key) != value]
         resources = [name for name, amount in requirement.resources if self.capacity.get(name, 0) < amount]
-        return (*labels, *resources)
+        limits = [f"limit {name}" for name in self.cannot_enforce(requirement)]
+        return (*labels, *resources, *limits)
+
+    def cannot_enforce(self, requirement: Requirement) -> tuple[str, ...]:
+        """Limits for which it has no means."""
+        return tuple(name for name in requirement.limits if name not in self.enforces)
 
     def is_short_of(self, requirement: Requirement) -> tuple[str, ...]:
         """Resources of which not enough is free now."""
@@ -75,6 +113,7 @@ class Fleet:
         self._executors: dict[str, Executor] = {}
         self._with_room: dict[str, Executor] = {}
         self._holder: dict[str, Executor] = {}
+        self._able: dict[Requirement, dict[str, Executor]] = {}
 
     def __iter__(self) -> Iterator[Executor]:
         return iter(self._executors.values())
@@ -91,6 +130,11 @@ class Fleet:
 
     def put(self, executor: Executor) -> None:
         self._executors[executor.executor_id] = executor
+        for requirement, able in self._able.items():
+            if executor.lacks(requirement):
+                able.pop(executor.executor_id, None)
+            else:
+                able[executor.executor_id] = executor
         self.refresh(executor)
 
     def refresh(self, executor: Executor) -> None:
@@ -109,6 +153,8 @@ class Fleet:
         ]
         for executor in gone:
             del self._executors[executor.executor_id]
+            for able in self._able.values():
+                able.pop(executor.executor_id, None)
         return gone
 
     @property
@@ -120,17 +166,39 @@ class Fleet:
         """Whole slots that a task could take now."""
         return sum(executor.free(SLOTS) // 1000 for executor in self._with_room.values())
 
-    def pick(self, requirement: Requirement) -> Executor | None:
-        """An executor with room. It goes to the end of the row, so that work is spread."""
-        for executor in self._with_room.values():
-            if executor.can_take(requirement):
-                self._with_room[executor.executor_id] = self._with_room.pop(executor.executor_id)
-                return executor
-        return None
+    def pick(self, requirement: Requirement, *, losses: int = 0, on_last_chance: bool = False) -> Executor | None:
+        """An executor with room. It goes to the end of the row, so that work is spread. A task that was lost before goes where
+        the tasks were lost least; never two on their last chance to one executor."""
+        able = self._able_to(requirement)
+        row = able if len(able) < len(self._with_room) else self._with_room
+        fitting = (
+            executor
+            for executor in row.values()
+            if executor.can_take(requirement) and not (on_last_chance and executor.has_last_chance)
+        )
+        if losses:
+            chosen = min(fitting, key=lambda executor: executor.most_losses, default=None)
+        else:
+            chosen = next(fitting, None)
+        if chosen is not None:
+            row[chosen.executor_id] = row.pop(chosen.executor_id)
+        return chosen
+
+    def _able_to(self, requirement: Requirement) -> dict[str, Executor]:
+        """Those that lack nothing of it, busy or not: a task that few can run, or none, is not to be looked at with each of
+        the others."""
+        able = self._able.get(requirement)
+        if able is None:
+            if len(self._able) >= MOST_REQUIREMENTS:
+                self._able.clear()
+            able = {one.executor_id: one for one in self if not one.lacks(requirement)}
+            self._able[requirement] = able
+        return able
 
     def reserve(self, executor: Executor, hold: Hold) -> None:
         """Take the room. A task takes room once."""
         assert hold.task_id not in self._holder
+        hold.on_probation = executor.cordon.step is Step.PROBATION
         for name, amount in hold.requirement.resources:
             executor.used[name] = executor.used.get(name, 0) + amount
         executor.holds[hold.task_id] = hold
@@ -163,3 +231,10 @@ class Fleet:
         """Whether that very attempt is that executor's, and not given up."""
         hold = self.hold(fence)
         return hold is not None and not hold.given_up and self._holder[fence.task_id].executor_id == executor_id
+
+
+def culprits(holds: Sequence[Hold]) -> set[str]:
+    """The ids of the tasks that are charged with the loss of their executor: of those that were lost with it the ones that
+    were lost most often before. Their neighbours, lost less often, are rather innocent."""
+    most = max((hold.losses for hold in holds), default=0)
+    return {hold.task_id for hold in holds if hold.losses == most}

@@ -38,6 +38,11 @@ class Metrics:
             "taskyard_stale_reports", "Reports and claims that came too late.", ["report"], registry=self._registry
         )
 
+        self.cordons = Counter(
+            "taskyard_cordons",
+            "Times that an executor was given no more attempts for a while, because it could not start them.",
+            registry=self._registry,
+        )
         self.timeouts = Counter(
             "taskyard_timeouts", "Tasks whose queue or total timeout was over.", registry=self._registry
         )
@@ -59,5 +64,6 @@ class _Gauges(Collector):
             ("taskyard_free_slots", "Slots that a task could take now.", self._fleet.free_slots),
             ("taskyard_open_attempts", "Attempts that hold room.", sum(len(one.holds) for one in executors)),
             ("taskyard_executors_connected", "Executors.", sum(one.connected for one in executors)),
+            ("taskyard_executors_cordoned", "Executors.", sum(bool(one.cordon.reason) for one in executors)),
         ):
             yield GaugeMetricFamily(name, text, value=value)

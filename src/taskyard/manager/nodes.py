@@ -13,8 +13,9 @@ import structlog
 
 from taskyard.errors import TaskyardError, Unauthorized, Unavailable
 from taskyard.link.base import Handler, Link
+from taskyard.manager.cordons import Cordons
 from taskyard.manager.dispatcher import Dispatcher
-from taskyard.manager.fleet import Executor, Fleet
+from taskyard.manager.fleet import Executor, Fleet, culprits
 from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.reports import Reports
@@ -56,6 +57,7 @@ class Nodes:
         links: ExecutorLinks,
         dispatcher: Dispatcher,
         reports: Reports,
+        cordons: Cordons,
         boottime: Callable[[], float],
         wall: Callable[[], float],
         tasks: asyncio.TaskGroup,
@@ -68,6 +70,7 @@ class Nodes:
         self._links = links
         self._dispatcher = dispatcher
         self._reports = reports
+        self._cordons = cordons
         self._boottime = boottime
         self._wall = wall
         self._tasks = tasks
@@ -151,7 +154,10 @@ class Nodes:
         if executor is None:
             executor = Executor(hello.executor_id, hello.name, hello.labels, hello.capacity)
         executor.name, executor.labels, executor.capacity = hello.name, hello.labels, hello.capacity
-        executor.software, executor.confinement = hello.software, hello.confinement
+        executor.software, executor.confinement, executor.enforces = hello.software, hello.confinement, hello.enforces
+        if executor.boot_id != hello.boot_id:
+            self._cordons.clear(executor, "it was started anew")
+        executor.boot_id = hello.boot_id
         executor.connected, executor.leaving, executor.last_heard = True, False, self._wall()
         self._fleet.put(executor)
         return executor
@@ -169,16 +175,20 @@ class Nodes:
             if hold.stop_requested:
                 link.send(Stop(fence=fence, grace=hold.grace))
         listed = {*hello.holds, *hello.finished}
-        for hold in list(executor.holds.values()):
-            if hold.fence is not None and not hold.given_up and hold.fence not in listed:
-                self._dispatcher.give_up(hold, hold.fence, Missing())
+        missing = [hold for hold in executor.holds.values() if not hold.given_up and hold.fence not in listed]
+        charged = culprits([hold for hold in missing if hold.began])
+        for hold in missing:
+            if hold.fence is not None:
+                self._dispatcher.give_up(hold, hold.fence, Missing(charged=hold.task_id in charged))
 
     def _give_up(self, executor: Executor) -> None:
         """The lease is over."""
         del self._leases[executor.executor_id]
-        for hold in list(executor.holds.values()):
-            if hold.fence is not None and not hold.given_up:
-                self._dispatcher.give_up(hold, hold.fence, Lost())
+        lost = [hold for hold in executor.holds.values() if hold.fence is not None and not hold.given_up]
+        charged = culprits(lost)
+        for hold in lost:
+            assert hold.fence is not None
+            self._dispatcher.give_up(hold, hold.fence, Lost(charged=hold.task_id in charged))
         if any(hold.fence is None for hold in executor.holds.values()):
             self._give_up_in(PAUSE_FOR_CLAIMS, executor)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from taskyard.link.clock import SteadyWall
 from taskyard.link.clock import now as boottime
 from taskyard.manager.apis import ApiServers
+from taskyard.manager.cordons import Cordons
 from taskyard.manager.deadlines import Deadlines
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Fleet
@@ -70,11 +71,19 @@ class Parts:
             wall=wall,
             tasks=tasks,
         )
+        self.cordons = Cordons(
+            fleet=self.fleet,
+            metrics=metrics,
+            after=settings.cordon_after,
+            pause=settings.cordon_pause,
+            dispatch=self.dispatcher.dispatch,
+        )
         reports = Reports(
             store=store,
             fleet=self.fleet,
             live=self.live,
             dispatcher=self.dispatcher,
+            cordons=self.cordons,
             metrics=metrics,
             wall=wall,
         )
@@ -87,6 +96,7 @@ class Parts:
             links=links,
             dispatcher=self.dispatcher,
             reports=reports,
+            cordons=self.cordons,
             boottime=boottime,
             wall=wall,
             tasks=tasks,
@@ -105,6 +115,7 @@ class Parts:
             queue=self.queue,
             dispatcher=self.dispatcher,
             stops=stops,
+            cordons=self.cordons,
             links=links,
             views=views,
             repositories=repositories,
@@ -138,4 +149,5 @@ class Parts:
         """Stop the timers: nothing new begins."""
         self.nodes.close()
         self.timeouts.close()
+        self.cordons.close()
         self.dispatcher.close()

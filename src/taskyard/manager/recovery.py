@@ -58,7 +58,17 @@ async def _hold(store: Store, fleet: Fleet, live: LiveOutput, task: Task) -> Non
     attempt = await store.attempt(task.id, task.attempt)
     assert attempt is not None, "a claim writes both"
     spec = await store.spec(task.id, attempt.revision)
-    hold = Hold(task.id, task.name, task.requirement, fence, grace=spec.grace, stop_requested=state.stop is not None)
+    hold = Hold(
+        task_id=task.id,
+        task_name=task.name,
+        requirement=task.requirement,
+        losses=task.losses,
+        on_last_chance=task.on_last_chance,
+        fence=fence,
+        grace=spec.grace,
+        stop_requested=state.stop is not None,
+        began=isinstance(state, Running),
+    )
     fleet.reserve(executor, hold)
     live.open(fence, await store.highest_output(task.id, task.attempt))
 

@@ -15,6 +15,7 @@ import structlog
 
 from taskyard.errors import ProtocolError
 from taskyard.link.base import Link
+from taskyard.manager.cordons import Cordons
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Executor, Fleet
 from taskyard.manager.live import LiveOutput
@@ -41,6 +42,9 @@ log = structlog.get_logger()
 #: Seconds before a task is offered again that an executor would not take.
 PAUSE_AFTER_REJECTION = 1.0
 
+#: The executor could not start an attempt.
+NOT_STARTED = frozenset({Reason.START, Reason.FILES})
+
 Followup = Coroutine[Any, Any, None]
 
 
@@ -54,6 +58,7 @@ class Reports:
         fleet: Fleet,
         live: LiveOutput,
         dispatcher: Dispatcher,
+        cordons: Cordons,
         metrics: Metrics,
         wall: Callable[[], float],
     ) -> None:
@@ -61,6 +66,7 @@ class Reports:
         self._fleet = fleet
         self._live = live
         self._dispatcher = dispatcher
+        self._cordons = cordons
         self._metrics = metrics
         self._wall = wall
 
@@ -77,6 +83,10 @@ class Reports:
     def started(self, executor_id: str, message: Started) -> Followup | None:
         if not self._is_own(executor_id, message.fence, "started"):
             return None
+        hold, executor = self._fleet.hold(message.fence), self._fleet.get(executor_id)
+        if hold is not None and executor is not None and not hold.began:
+            hold.began = True
+            self._cordons.began(executor)
         return self._report(message.fence, Began())
 
     def output(self, executor_id: str, message: Output, link: Link[ManagerMessage]) -> Followup | None:
@@ -102,12 +112,14 @@ class Reports:
             explanation = f"the executor's report cannot be true: {problem}"
             outcome = Outcome(reason=Reason.START, message=explanation, last_sequence=max(0, outcome.last_sequence))
         answer = self._store.report(fence, Ended(outcome=outcome), self._wall(), random.random())
-        return self._finish(fence, outcome, link, answer)
+        return self._finish(executor_id, fence, outcome, link, answer)
 
     def rejected(self, executor_id: str, message: Rejected) -> Followup | None:
         if not self._is_own(executor_id, message.fence, "rejected"):
             return None
-        log.info("attempt_rejected", **_ids(message.fence), reason=message.message)
+        log.info("attempt_rejected", **_ids(message.fence), reason=message.message, unfit=message.unfit)
+        if message.unfit and (executor := self._fleet.get(executor_id)) is not None:
+            self._cordons.failed(executor, message.fence.task_id, message.message, unfit=True)
         return self._report(message.fence, Released(delay=PAUSE_AFTER_REJECTION))
 
     def stopped(self, executor_id: str, message: Stopped) -> Followup | None:
@@ -141,6 +153,7 @@ class Reports:
 
     async def _finish(
         self,
+        executor_id: str,
         fence: Fence,
         outcome: Outcome,
         link: Link[ManagerMessage],
@@ -154,6 +167,8 @@ class Reports:
         ending = "stopped" if outcome.stopped else (outcome.reason or "finished")
         self._metrics.attempts.labels(outcome=str(ending)).inc()
         log.info("attempt_ended", **_ids(fence), outcome=str(ending), exit_code=outcome.exit_code)
+        if outcome.reason in NOT_STARTED and (executor := self._fleet.get(executor_id)) is not None:
+            self._cordons.failed(executor, fence.task_id, outcome.message or f"the reason is {outcome.reason}")
         self._dispatcher.settle(fence, result)
 
     def _is_own(self, executor_id: str, fence: Fence, report: str) -> bool:

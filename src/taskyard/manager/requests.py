@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, assert_never, cast
 
 from taskyard.errors import InvalidInput, NotFound, Unavailable
+from taskyard.manager.cordons import Cordons
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Fleet
 from taskyard.manager.links import ExecutorLinks
@@ -84,6 +85,7 @@ class RequestHandler:
         queue: Queue,
         dispatcher: Dispatcher,
         stops: Stops,
+        cordons: Cordons,
         links: ExecutorLinks,
         views: Views,
         repositories: Repositories,
@@ -97,6 +99,7 @@ class RequestHandler:
         self._queue = queue
         self._dispatcher = dispatcher
         self._stops = stops
+        self._cordons = cordons
         self._links = links
         self._views = views
         self._repositories = repositories
@@ -214,6 +217,8 @@ class RequestHandler:
             raise NotFound(f"there is no executor {request.executor!r}: 'taskyard executors' lists them")
         await self._store.drain_executor(executor.executor_id, request.draining)
         executor.draining = request.draining
+        if not request.draining:
+            self._cordons.clear(executor, "its drain was taken back")
         self._fleet.refresh(executor)
         self._links.send(executor.executor_id, Drain(draining=request.draining))
         self._dispatcher.dispatch()

@@ -1,6 +1,7 @@
 """Which waiting task goes to which executor, and why one does not. Pure: (waiting, fleet, now) -> placements.
 
-Tasks wait by what they require: those of one requirement in one line, by priority, then age. Among the heads of all lines
+Tasks wait by what they require: those of one requirement in one line, by priority, then age; those on their last chance in a
+line of their own, since no two of them run on one executor (decision 0012). Among the heads of all lines
 the first in priority and age is placed; where no executor has room for a requirement its whole line is passed over, so a
 task that nothing can run never blocks those behind it, and a round looks at no more than the lines and the placements.
 """
@@ -18,6 +19,7 @@ from taskyard.task.model import Created, Requirement, Task, requirement_of
 from taskyard.task.state import BACKOFF_LONGEST
 
 Rank = tuple[int, int]
+Line = tuple[Requirement, bool]
 Entry = tuple[Rank, int, str]
 
 #: Outdated entries that may lie in the heaps, beyond as many as there are tasks that wait.
@@ -35,6 +37,12 @@ class Waiting:
     order: int = 0
     version: int = 0
     not_before: float = 0.0
+    losses: int = 0
+    on_last_chance: bool = False
+
+    @property
+    def line(self) -> Line:
+        return (self.requirement, self.on_last_chance)
 
     @property
     def rank(self) -> Rank:
@@ -62,7 +70,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiting: dict[str, Waiting] = {}
-        self._lines: dict[Requirement, list[Entry]] = {}
+        self._lines: dict[Line, list[Entry]] = {}
         self._deferred: list[tuple[float, int, str]] = []
         self._outdated = 0
 
@@ -85,6 +93,8 @@ class Queue:
                 order=task.order,
                 version=task.version,
                 not_before=min(task.state.not_before, now + BACKOFF_LONGEST),
+                losses=task.losses,
+                on_last_chance=task.on_last_chance,
             ),
             now,
         )
@@ -123,13 +133,13 @@ class Queue:
         heapq.heapify(heads)
         while heads and fleet.has_room:
             _, waiting = heapq.heappop(heads)
-            executor = fleet.pick(waiting.requirement)
+            executor = fleet.pick(waiting.requirement, losses=waiting.losses, on_last_chance=waiting.on_last_chance)
             if executor is None:
                 continue
             placed.append(_reserve(fleet, executor, waiting))
-            heapq.heappop(self._lines[waiting.requirement])
+            heapq.heappop(self._lines[waiting.line])
             del self._waiting[waiting.task_id]
-            if (head := self._head(waiting.requirement)) is not None:
+            if (head := self._head(waiting.line)) is not None:
                 heapq.heappush(heads, (head.rank, head))
         return placed
 
@@ -160,7 +170,7 @@ class Queue:
             self._join_line(waiting)
 
     def _join_line(self, waiting: Waiting) -> None:
-        line = self._lines.setdefault(waiting.requirement, [])
+        line = self._lines.setdefault(waiting.line, [])
         heapq.heappush(line, (waiting.rank, waiting.version, waiting.task_id))
 
     def _admit_due(self, now: float) -> None:
@@ -169,19 +179,19 @@ class Queue:
             self._join_line(self._waiting[task_id])
 
     def _heads(self) -> Iterator[tuple[Rank, Waiting]]:
-        for requirement in list(self._lines):
-            if (head := self._head(requirement)) is not None:
+        for line in list(self._lines):
+            if (head := self._head(line)) is not None:
                 yield head.rank, head
 
-    def _head(self, requirement: Requirement) -> Waiting | None:
-        line = self._lines.get(requirement, [])
-        while line:
-            _, version, task_id = line[0]
+    def _head(self, line: Line) -> Waiting | None:
+        entries = self._lines.get(line, [])
+        while entries:
+            _, version, task_id = entries[0]
             if (waiting := self._current(version, task_id)) is not None:
                 return waiting
-            heapq.heappop(line)
+            heapq.heappop(entries)
             self._outdated -= 1
-        self._lines.pop(requirement, None)
+        self._lines.pop(line, None)
         return None
 
     def _current(self, version: int, task_id: str) -> Waiting | None:
@@ -190,46 +200,61 @@ class Queue:
 
     def _tidy(self) -> None:
         """Drop every outdated entry."""
-        for requirement, line in list(self._lines.items()):
-            if current := [entry for entry in line if self._current(*entry[1:])]:
+        for line, entries in list(self._lines.items()):
+            if current := [entry for entry in entries if self._current(*entry[1:])]:
                 heapq.heapify(current)
-                self._lines[requirement] = current
+                self._lines[line] = current
             else:
-                del self._lines[requirement]
+                del self._lines[line]
         self._deferred = [entry for entry in self._deferred if self._current(*entry[1:])]
         heapq.heapify(self._deferred)
         self._outdated = 0
 
 
 def _reserve(fleet: Fleet, executor: Executor, waiting: Waiting) -> Placed:
-    hold = Hold(waiting.task_id, waiting.name, waiting.requirement)
+    hold = Hold(waiting.task_id, waiting.name, waiting.requirement, waiting.losses, waiting.on_last_chance)
     fleet.reserve(executor, hold)
     return Placed(waiting, executor, hold)
 
 
-def explain(fleet: Fleet, requirement: Requirement) -> tuple[Obstacle, ...]:
+def explain(fleet: Fleet, requirement: Requirement, *, on_last_chance: bool = False) -> tuple[Obstacle, ...]:
     """What keeps each executor from running a task of that requirement. One with room is not listed."""
-    obstacles = (_obstacle(executor, requirement) for executor in fleet)
+    obstacles = (_obstacle(executor, requirement, on_last_chance) for executor in fleet)
     return tuple(obstacle for obstacle in obstacles if obstacle is not None)
 
 
-def _obstacle(executor: Executor, requirement: Requirement) -> Obstacle | None:
+def _obstacle(executor: Executor, requirement: Requirement, on_last_chance: bool) -> Obstacle | None:
     lacking = executor.lacks(requirement)
     if not executor.connected:
         explanation = "is not connected: start it, or see why it cannot reach the manager"
     elif lacking:
-        explanation = "lacks " + ", ".join(_describe(name, executor, requirement) for name in lacking)
+        explanation = _lack(executor, requirement)
     elif executor.draining:
         explanation = f"is draining: 'taskyard undrain {executor.name}' lets it take tasks again"
     elif executor.leaving:
         explanation = "is shutting down"
+    elif not executor.accepts_work:
+        explanation = f"is cordoned: {executor.cordon.reason}"
     elif lacking := executor.is_short_of(requirement):
         explanation = "is busy: it has not enough free " + ", ".join(lacking)
+    elif on_last_chance and executor.has_last_chance:
+        explanation = (
+            "runs another task that, as this one, must not be lost once more: one of the two may fell executors"
+        )
     else:
         return None
     return Obstacle(
         executor_id=executor.executor_id, executor_name=executor.name, explanation=explanation, lacking=lacking
     )
+
+
+def _lack(executor: Executor, requirement: Requirement) -> str:
+    """What it does not have, and what it cannot enforce."""
+    limits = executor.cannot_enforce(requirement)
+    others = executor.lacks(requirement)[: -len(limits) or None]
+    parts = ["lacks " + ", ".join(_describe(name, executor, requirement) for name in others)] if others else []
+    parts += [f"cannot enforce the limit {name}" for name in limits]
+    return ", ".join(parts)
 
 
 def _describe(name: str, executor: Executor, requirement: Requirement) -> str:

@@ -157,7 +157,7 @@ class Views:
         state = task.state
         if not isinstance(state, Created):
             return Why(task=task, summary=self._why_not_waiting(task))
-        obstacles = explain(self._fleet, task.requirement)
+        obstacles = explain(self._fleet, task.requirement, on_last_chance=task.on_last_chance)
         return Why(
             task=task,
             summary=self._why_waiting(task, state, all_blocked=len(obstacles) == sum(1 for _ in self._fleet)),
@@ -194,10 +194,13 @@ class Views:
             return f"it waits {state.not_before - self._wall():.0f} s more before its next attempt"
         if not connected:
             return "no executor is connected: start one with 'taskyard executor -a HOST -p PORT'"
+        enforced = {name for executor in connected for name in executor.enforces}
+        if unenforced := [name for name in task.requirement.limits if name not in enforced]:
+            return f"no executor that is connected can enforce the limit {' or '.join(unenforced)} that it asks for"
         if all(executor.lacks(task.requirement) for executor in connected):
             return "no executor that is connected has what it asks for: see what each lacks"
         if all_blocked:
-            return "every executor that could run it is busy or draining: it runs when one has room"
+            return "every executor that could run it is busy, draining or cordoned: it runs when one has room"
         return "it is about to be sent to an executor"
 
     def _deadline(self, wait: float) -> float:
@@ -226,6 +229,8 @@ def view_of(executor: Executor) -> ExecutorView:
         usage=executor.usage,
         software=executor.software,
         confinement=executor.confinement,
+        enforces=executor.enforces,
+        cordoned=executor.cordon.reason,
         last_heard=executor.last_heard,
         running=tuple(held),
     )

@@ -307,6 +307,11 @@ class Task(Record, kw_only=True):
         return isinstance(self.state, Ended)
 
     @property
+    def on_last_chance(self) -> bool:
+        """It was lost before, and would fail if it were lost once more."""
+        return 0 < self.losses == self.max_losses
+
+    @property
     def due(self) -> float | None:
         """When a timeout of it is over, where it has not ended or been stopped before; None where none runs."""
         match self.state:

@@ -61,11 +61,15 @@ class Ended(Record, tag="ended"):
 
 
 class Lost(Record, tag="lost"):
-    """The executor is gone and its lease is over."""
+    """The executor is gone and its lease is over. Not ``charged`` where another task is rather to blame for that."""
+
+    charged: bool = True
 
 
 class Missing(Record, tag="missing"):
-    """The executor came back without the attempt: uncharged where it never began, else lost."""
+    """The executor came back without the attempt: uncharged where it never began, else as ``Lost``."""
+
+    charged: bool = True
 
 
 class Released(Record, tag="released"):
@@ -208,8 +212,8 @@ def _charge_machine(task: Task, reason: Reason, moment: Moment) -> Task | Gone:
     return _waiting(task, moment, delay=backoff(losses, moment.jitter), losses=losses)
 
 
-def _lost(task: Task, event: Lost, moment: Moment) -> Task | Gone:
-    return _charge_machine(task, Reason.LOST, moment)
+def _lost(task: Task, event: Lost | Missing, moment: Moment) -> Task | Gone:
+    return _charge_machine(task, Reason.LOST, moment) if event.charged else _given_back(task, moment)
 
 
 def _missing(task: Task, event: Missing, moment: Moment) -> Task | Gone:

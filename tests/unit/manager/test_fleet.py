@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from taskyard.manager import fleet as fleet_module
 from taskyard.manager.fleet import Executor, Fleet, Hold
 from taskyard.task.model import Fence, Requirement
 
@@ -49,6 +50,55 @@ def test_what_an_executor_does_not_have_even_when_idle() -> None:
     assert one.lacks(needs) == ("gpu=yes", "cpus")
     assert not one.can_take(needs)
     assert one.lacks(Requirement(labels=(("zone", "a"),))) == ()
+
+
+def test_a_task_that_nobody_can_run_is_not_looked_at_with_every_executor(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = fleet_of(*(executor(f"e{number}") for number in range(100)))
+    nowhere, rare = Requirement(labels=(("zone", "nowhere"),)), Requirement(labels=(("zone", "b"),))
+    assert fleet.pick(nowhere) is None
+    special = executor("special")
+    special.labels = {"zone": "b"}
+    fleet.put(special)
+    assert fleet.pick(rare) is special
+    asked: list[str] = []
+    real = Executor.can_take
+
+    def counted(one: Executor, needs: Requirement) -> bool:
+        asked.append(one.executor_id)
+        return real(one, needs)
+
+    monkeypatch.setattr(Executor, "can_take", counted)
+    assert fleet.pick(nowhere) is None
+    assert fleet.pick(rare) is special
+    assert asked == ["special"]
+
+
+def test_who_can_run_what_is_known_when_executors_change_and_go() -> None:
+    one = executor("e1")
+    fleet = fleet_of(one)
+    rare = Requirement(labels=(("zone", "b"),))
+    assert fleet.pick(rare) is None
+    one.labels = {"zone": "b"}
+    fleet.put(one)
+    assert fleet.pick(rare) is one
+    one.labels = {"zone": "a"}
+    fleet.put(one)
+    assert fleet.pick(rare) is None
+    one.labels = {"zone": "b"}
+    fleet.put(one)
+    one.connected = False
+    fleet.refresh(one)
+    assert fleet.forget(1.0) == [one]
+    fleet.put(executor("e2"))
+    assert fleet.pick(rare) is None
+
+
+def test_not_every_requirement_is_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_module, "MOST_REQUIREMENTS", 3)
+    fleet = fleet_of(executor())
+    for number in range(10):
+        assert fleet.pick(requirement(cpus=number)) is not None
+        assert len(fleet._able) <= 3
 
 
 @pytest.mark.parametrize("flag", ["draining", "leaving"])

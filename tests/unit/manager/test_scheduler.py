@@ -274,5 +274,21 @@ def test_what_is_lacking_is_named() -> None:
     assert obstacle.executor_name == "name of e1"
 
 
+def test_limits_that_an_executor_cannot_enforce_are_named() -> None:
+    able, poor = executor("able"), executor("poor")
+    able.enforces = {"memory": "cgroup", "disk": "watch"}
+    poor.enforces = {"disk": "watch"}
+    needs = Requirement(labels=(("gpu", "yes"),), limits=("memory", "disk", "cpus"))
+    fleet = fleet_of(able, poor)
+    assert sentences(fleet, needs) == {
+        "able": "lacks the label gpu=yes, cannot enforce the limit cpus",
+        "poor": "lacks the label gpu=yes, cannot enforce the limit memory, cannot enforce the limit cpus",
+    }
+    assert explain(fleet, Requirement(limits=("memory",)))[0].lacking == ("limit memory",)
+    assert sentences(fleet, Requirement(limits=("memory",))) == {"poor": "cannot enforce the limit memory"}
+    assert placed(queue_of(task("t", 1, needs=Requirement(limits=("memory",)))), fleet) == ["t"]
+    assert fleet.holder("t") is able
+
+
 def test_a_waiting_task_ranks_by_priority_then_order() -> None:
     assert Waiting("a", "a", ONE_SLOT, priority=2, order=9).rank < Waiting("b", "b", ONE_SLOT, priority=1, order=1).rank

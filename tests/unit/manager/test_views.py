@@ -32,7 +32,7 @@ from taskyard.protocol.messages import (
     Why,
     WhyTask,
 )
-from taskyard.task.model import Chunk, Fence, Reason, StateName, Stream
+from taskyard.task.model import Chunk, Fence, Limits, Reason, StateName, Stream
 from tests.unit.manager.yard import LONG, NOW, Peer, Yard, finished, opened, output
 
 OUT, ERR = Stream.STDOUT, Stream.STDERR
@@ -414,6 +414,18 @@ async def test_why_where_none_has_what_it_asks_for(yard: Yard) -> None:
     assert [one.lacking for one in answer.executors] == [("gpu=yes",)]
 
 
+async def test_why_where_nobody_can_enforce_a_limit(yard: Yard) -> None:
+    await yard.connect("e1", enforces={"memory": "cgroup"})
+    await yard.connect("e2", enforces={"disk": "watch"})
+    await yard.submit(limits=Limits(memory=1 << 20, cpus=500, processes=10))
+    answer = await why(yard)
+    assert answer.summary == "no executor that is connected can enforce the limit cpus or processes that it asks for"
+    await yard.submit("other", limits=Limits(memory=1 << 20))
+    assert (await yard.task("other")).state_name is StateName.SCHEDULED
+    views_ = (await yard.handler.call(ListExecutors())).executors
+    assert [view.enforces for view in views_] == [{"memory": "cgroup"}, {"disk": "watch"}]
+
+
 async def test_why_where_all_are_busy_or_draining(yard: Yard) -> None:
     await yard.connect("e1")
     await yard.connect("e2", slots=5)
@@ -421,7 +433,7 @@ async def test_why_where_all_are_busy_or_draining(yard: Yard) -> None:
     await yard.submit("other")
     await yard.submit()
     answer = await why(yard)
-    assert answer.summary == "every executor that could run it is busy or draining: it runs when one has room"
+    assert answer.summary == "every executor that could run it is busy, draining or cordoned: it runs when one has room"
     assert len(answer.executors) == 2
 
 

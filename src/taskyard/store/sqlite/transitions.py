@@ -270,13 +270,16 @@ def _note_attempt(database: Database, task: Task, event: Event, now: float) -> N
         database.run("begin_attempt", task=task.order, number=task.attempt, started_at=now)
 
 
+_NEIGHBOUR = ", with a task that was lost more often: not charged"
+
+
 def _outcome_of(event: Event) -> Outcome | None:
     """How the attempt ended; None for an event that ends none."""
     match event:
         case Ended():
             return event.outcome
-        case Lost():
-            return Outcome(reason=Reason.LOST, message="the executor was lost")
+        case Lost(charged=charged):
+            return Outcome(reason=Reason.LOST, message="the executor was lost" + _NEIGHBOUR * (not charged))
         case Missing():
             return Outcome(reason=Reason.LOST, message="the executor came back without the attempt")
         case Released():
