@@ -107,8 +107,9 @@ class Execution:
             self._log.exception("workspace_not_removed")
 
     def _report(self, outcome: Outcome) -> None:
+        outcome = self._kept(outcome)
         self._log.info("attempt_ended", reason=outcome.reason, exit_code=outcome.exit_code, stopped=outcome.stopped)
-        self._feed(Ended(self._run.fence, self._kept(outcome)))
+        self._feed(Ended(self._run.fence, outcome))
 
     def _kept(self, outcome: Outcome) -> Outcome:
         """The outcome, on disk: without its artifacts where only so it fits into the room that was reserved for it."""
