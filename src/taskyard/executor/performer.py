@@ -196,6 +196,7 @@ class Performer:
             log.error("attempt_not_taken", task_id=fence.task_id, reason=str(error))
             self.feed(NotTaken(fence, f"the executor's disk has no room for an attempt: {error.strerror}"))
             return
+        log.debug("attempt_taken", task_id=fence.task_id, attempt=fence.attempt)
         execution = self._executions[fence] = Execution(
             run,
             self._tools,
