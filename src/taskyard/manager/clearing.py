@@ -15,8 +15,8 @@ from taskyard.store.base import Store
 
 log = structlog.get_logger()
 
-#: Seconds between two clearings, and the rows that go in one commit. The first comes when executors had time to return
-#: after a restart of the manager.
+#: Seconds between two clearings, and the tasks that go in one commit: it takes milliseconds, which submits wait for. The
+#: first comes when executors had time to return after a restart of the manager.
 INTERVAL = 600.0
 AT_ONCE = 50
 #: Seconds after which an executor is forgotten that is away and holds nothing.

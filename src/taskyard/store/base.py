@@ -149,7 +149,8 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def expire(self, keys_before: float, ended_before: float, limit: int) -> Awaitable[int]:
-        """Delete idempotency keys and ended tasks that are older, ``limit`` of each at most. How many rows went."""
+        """Delete idempotency keys and ended tasks that are older, ``limit`` of each at most, fewer where much goes with them.
+        How many went; 0 where none is left."""
 
     # --- reads: never older than the last write that was acknowledged ------------------------------------------------
 

@@ -52,6 +52,11 @@ def size(chunks: Sequence[Chunk]) -> int:
     return sum(len(chunk.data) for chunk in chunks)
 
 
+def total(database: Database, ordinal: int) -> int:
+    """Bytes of output that are stored of a task, all its attempts together."""
+    return _count(database.one("output_bytes", task=ordinal))
+
+
 def highest(database: Database, task_id: str, attempt: int) -> int:
     """The highest sequence stored of an attempt, 0 where there is none."""
     return _count(database.one("stored", task_id=task_id, attempt=attempt))

@@ -115,6 +115,9 @@ WHERE task = {ordinal_of_task} AND attempt = :attempt AND sequence > :after
     AND (:stream IS NULL OR stream = :stream)
 ORDER BY sequence;
 
+-- name: output_bytes
+SELECT coalesce(sum(length(data)), 0) FROM output WHERE task = :task;
+
 -- History --------------------------------------------------------------------------------------------------------------
 
 -- name: insert_event

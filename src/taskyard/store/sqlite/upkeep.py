@@ -6,9 +6,12 @@ from collections.abc import Sequence
 
 from taskyard.errors import NotFound
 from taskyard.store.base import ExecutorRow
-from taskyard.store.sqlite import rows
+from taskyard.store.sqlite import output, rows
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.transitions import remove
+
+#: Bytes of output with which tasks are removed in one commit, and one task at least: whoever writes next waits for it.
+EXPIRED_BYTES = 8 << 20
 
 
 def save_executor(database: Database, row: ExecutorRow) -> None:
@@ -37,8 +40,13 @@ def forget_executors(database: Database, executor_ids: Sequence[str]) -> None:
 
 def expire(database: Database, keys_before: float, ended_before: float, limit: int) -> int:
     """See :meth:`taskyard.store.base.Store.expire`."""
-    keys = database.run("expire_keys", before=keys_before, limit=limit)
-    old = [rows.task_from(row) for row in database.all("ended_tasks", before=ended_before, limit=limit)]
-    for task in old:
+    removed = database.run("expire_keys", before=keys_before, limit=limit)
+    left = EXPIRED_BYTES
+    for row in database.all("ended_tasks", before=ended_before, limit=limit):
+        task = rows.task_from(row)
+        left -= output.total(database, task.order)
         remove(database, task)
-    return keys + len(old)
+        removed += 1
+        if left <= 0:
+            break
+    return removed

@@ -13,7 +13,7 @@ import pytest
 
 from taskyard.errors import StoreError, Unavailable
 from taskyard.store.base import STALE
-from taskyard.store.sqlite import SqliteStore, submitting, transitions
+from taskyard.store.sqlite import SqliteStore, submitting, transitions, upkeep
 from taskyard.store.sqlite import writer as writer_module
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.schema import migrate
@@ -113,6 +113,19 @@ async def test_a_long_output_does_not_hold_the_event_loop(store: SqliteStore, mo
     assert not threads
     assert len((await store.output(claimed.task.id, 1, 83, 1000)).chunks) == 17
     assert len(threads) == 1
+
+
+async def test_with_much_output_few_tasks_are_removed_at_once(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages are freed one by one, and whoever writes meanwhile waits."""
+    monkeypatch.setattr(upkeep, "EXPIRED_BYTES", 2_000)
+    for name, bytes_of_output in (("a", 900), ("b", 900), ("c", 900), ("d", 5_000), ("e", 0), ("f", 0)):
+        claimed = await running(store, name)
+        await store.append_output(claimed.fence, [chunk(1, b"x" * bytes_of_output)])
+        await store.report(claimed.fence, Ended(outcome=Outcome(exit_code=0, last_sequence=1)), NOW)
+    removed = [await store.expire(0.0, NOW + 1, 100) for _ in range(4)]
+    assert removed == [3, 1, 2, 0]
 
 
 async def test_whoever_has_gone_is_forgotten() -> None:
