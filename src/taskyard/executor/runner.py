@@ -1,32 +1,30 @@
-"""The Runner: starts a script and ends it. The fresh runner starts an interpreter for each attempt.
+"""The Runner: starts a script and ends it. :mod:`~taskyard.executor.fresh` starts an interpreter for each attempt.
 
 Nothing above sees a process id: what runs may be a forked child, or a container, one day.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
-from taskyard.executor.processes import ProcessGroup, Status, bury
+from taskyard.executor.processes import Status
 from taskyard.task.model import Limits, Stream
 
 
 class Launch(msgspec.Struct, frozen=True):
     """What to start: ``arguments`` are what would follow ``python``, ``directory`` is where it starts. ``folder`` is the
-    attempt's own folder with all that it may write; where each slot has a user of its own, that user gets it, and its ``HOME``
-    there."""
+    attempt's own folder with all that it may write; where each slot has a user of its own, it becomes that user's. ``mark`` is
+    a variable of the environment, and its value, that nobody else's has."""
 
     arguments: tuple[str, ...]
     directory: Path
     environment: dict[str, str]
     limits: Limits = Limits()
     folder: Path | None = None
+    mark: tuple[str, str] = ("", "")
 
 
 class CannotStart(Exception):
@@ -56,10 +54,12 @@ class Running(Protocol):
 
 class Runner(Protocol):
     """Starts scripts. ``confinement`` names what holds an attempt's processes together, ``enforces`` by which means it holds
-    an attempt to which limit (the names of :class:`~taskyard.task.model.Limits`); other limits it ignores."""
+    an attempt to which limit (the names of :class:`~taskyard.task.model.Limits`); other limits it ignores. ``isolated`` where each
+    slot has a user of its own, who has no home."""
 
     confinement: tuple[str, ...]
     enforces: dict[str, str]
+    isolated: bool
 
     async def start(self, launch: Launch) -> Running:
         """Start a script. ``CannotStart``."""
@@ -69,78 +69,3 @@ class Runner(Protocol):
 
     def hold_until(self, deadline: float) -> None:
         """Kill every script at that time of the clock of :mod:`taskyard.link.clock`, unless told a later one before."""
-
-
-class FreshRunner:
-    """Starts a new interpreter for each attempt, in a session and a process group of its own."""
-
-    confinement: tuple[str, ...] = ("process group (best effort)",)
-
-    def __init__(self, python: str) -> None:
-        self._python = python
-        self.enforces: dict[str, str] = {}
-
-    async def start(self, launch: Launch) -> FreshProcess:
-        # On the loop: a thread would hold the interpreter's lock just as long, until the child has called exec.
-        reading, writing = zip(*(os.pipe() for _ in Stream), strict=True)
-        try:
-            group = ProcessGroup(
-                (self._python, *launch.arguments),
-                directory=launch.directory,
-                environment=launch.environment,
-                stdout=writing[0],
-                stderr=writing[1],
-            )
-        except (OSError, ValueError) as error:
-            for descriptor in reading:
-                os.close(descriptor)
-            raise CannotStart(f"{self._python} could not be started: {error}") from error
-        finally:
-            for descriptor in writing:
-                os.close(descriptor)
-        for descriptor in reading:
-            os.set_blocking(descriptor, False)
-        return FreshProcess(group, {Stream.STDOUT: reading[0], Stream.STDERR: reading[1]})
-
-    async def bury(self, variable: str, below: Path) -> None:
-        await bury(variable, below)
-
-    def hold_until(self, deadline: float) -> None:
-        """Nobody holds it but the node."""
-
-
-class FreshProcess:
-    """Implements :class:`Running`."""
-
-    def __init__(self, group: ProcessGroup, pipes: dict[Stream, int]) -> None:
-        self._group = group
-        self.pipes = pipes
-        self._killing: asyncio.TimerHandle | None = None
-
-    def stop(self, grace: float) -> bool:
-        if self._group.has_exited():
-            return False
-        kill_at = asyncio.get_running_loop().time() + grace
-        if self._killing is None:
-            self._group.send(signal.SIGTERM)
-        elif self._killing.when() <= kill_at:
-            return True
-        else:
-            self._killing.cancel()
-        self._killing = asyncio.get_running_loop().call_at(kill_at, self.kill)
-        return True
-
-    def kill(self) -> None:
-        if not self._group.has_exited():
-            self._group.send(signal.SIGKILL)
-
-    async def wait(self) -> None:
-        try:
-            await self._group.wait()
-        finally:
-            if self._killing is not None:
-                self._killing.cancel()
-
-    async def gone(self) -> Status:
-        await self._group.gone()
-        return await self._group.wait()

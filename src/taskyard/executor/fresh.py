@@ -1,0 +1,209 @@
+"""Starts a new interpreter for each attempt, by way of the keeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from taskyard.executor.cells import send
+from taskyard.executor.confinement import Confinement
+from taskyard.executor.processes import Status, bury
+from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.starter import Job
+from taskyard.executor.tending import Claim, KeeperDied, Tender
+from taskyard.executor.users import User
+from taskyard.task.model import Limits, Stream
+
+#: Seconds in which the interpreter must have been executed.
+EXEC_TIMEOUT = 30.0
+
+
+@contextlib.asynccontextmanager
+async def open_runner(python: str, confinement: Confinement, slots: int) -> AsyncIterator[FreshRunner]:
+    """A runner for that many attempts at once. In the end no process of any attempt is left."""
+    tender = Tender(confinement, slots)
+    tending = asyncio.create_task(tender.run())
+    try:
+        yield FreshRunner(python, confinement, tender)
+    finally:
+        tending.cancel()
+        await asyncio.wait([tending])
+
+
+class FreshRunner:
+    """Implements :class:`Runner`."""
+
+    def __init__(self, python: str, confinement: Confinement, tender: Tender) -> None:
+        self.confinement = confinement.words
+        self.enforces = confinement.enforces
+        self.isolated = bool(confinement.users)
+        self._python = python
+        self._tender = tender
+        self._free_users = list(confinement.users)
+
+    async def start(self, launch: Launch) -> FreshProcess:
+        reading, writing = zip(*(os.pipe() for _ in Stream), strict=True)
+        try:
+            process = await self._start(launch, writing)
+        except BaseException:
+            for descriptor in reading:
+                os.close(descriptor)
+            raise
+        finally:
+            for descriptor in writing:
+                os.close(descriptor)
+        for descriptor in reading:
+            os.set_blocking(descriptor, False)
+        process.pipes = {Stream.STDOUT: reading[0], Stream.STDERR: reading[1]}
+        return process
+
+    async def _start(self, launch: Launch, outputs: tuple[int, ...]) -> FreshProcess:
+        user = self._free_users.pop(0) if self._free_users else None
+        if user is None and self.isolated:
+            raise CannotStart("there is no user for another attempt")
+        try:
+            message = self._job(launch, user).encode()
+            claim = await self._tender.take(user.id if user else None, _mark(launch))
+        except (KeeperDied, ValueError) as error:
+            self._give_back(user)
+            raise CannotStart(f"{self._python} could not be started: {error}") from error
+        claim.gone.add_done_callback(lambda _: self._give_back(user))
+        try:
+            async with asyncio.timeout(EXEC_TIMEOUT):
+                problem = await _hand_over(claim.end, message, outputs)
+        except BaseException as error:
+            self._tender.kill(claim)
+            claim.gone.add_done_callback(lambda _: claim.close())
+            if not isinstance(error, OSError | TimeoutError):
+                raise
+            problem = str(error) or "it took too long"
+        if problem:
+            claim.gone.add_done_callback(lambda _: claim.close())
+            raise CannotStart(f"{self._python} could not be started: {problem}")
+        return FreshProcess(self._tender, claim)
+
+    def _job(self, launch: Launch, user: User | None) -> Job:
+        limits, rlimits = self._limits(launch.limits)
+        return Job(
+            program=self._python,
+            arguments=[_text(one) for one in (self._python, *launch.arguments)],
+            environment=[(_text(name), _text(value)) for name, value in launch.environment.items()],
+            directory=str(launch.directory),
+            limits=limits,
+            rlimits=rlimits,
+            user=user.id if user else None,
+            folder=str(launch.folder or launch.directory),
+        )
+
+    def _limits(self, asked: Limits) -> tuple[dict[str, int], dict[str, int]]:
+        """Those that go by the cell, and those that go by the process."""
+        limits: dict[str, int] = {}
+        rlimits: dict[str, int] = {}
+        for name in asked.names:
+            if name in self.enforces:
+                (limits if self.enforces[name] == "cgroup" else rlimits)[name] = getattr(asked, name)
+        return limits, rlimits
+
+    def _give_back(self, user: User | None) -> None:
+        if user is not None:
+            self._free_users.append(user)
+
+    async def bury(self, variable: str, below: Path) -> None:
+        await bury(variable, below)
+
+    def hold_until(self, deadline: float) -> None:
+        self._tender.hold_until(deadline)
+
+
+class FreshProcess:
+    """Implements :class:`Running`."""
+
+    def __init__(self, tender: Tender, claim: Claim) -> None:
+        self.pipes: dict[Stream, int] = {}
+        self._tender = tender
+        self._claim = claim
+        self._killing: asyncio.TimerHandle | None = None
+        claim.gone.add_done_callback(lambda _: self._close())
+
+    def stop(self, grace: float) -> bool:
+        if self._has_exited():
+            return False
+        kill_at = asyncio.get_running_loop().time() + grace
+        if self._killing is None:
+            self._terminate()
+        elif self._killing.when() <= kill_at:
+            return True
+        else:
+            self._killing.cancel()
+        self._killing = asyncio.get_running_loop().call_at(kill_at, self.kill)
+        return True
+
+    def kill(self) -> None:
+        if not self._claim.gone.done():
+            self._tender.kill(self._claim)
+
+    async def wait(self) -> None:
+        await self._claim.exited.wait()
+
+    async def gone(self) -> Status:
+        gone = await asyncio.shield(self._claim.gone)
+        if gone is None:
+            return Status(signal=signal.SIGKILL, killed="keeper")
+        signalled = os.WIFSIGNALED(gone.status)
+        return Status(
+            exit_code=None if signalled else os.WEXITSTATUS(gone.status),
+            signal=os.WTERMSIG(gone.status) if signalled else None,
+            peak_memory=gone.peak_memory,
+            cpu_time=gone.cpu_time,
+            measured_by="cgroup" if gone.measured else "wait4",
+            out_of_memory=gone.out_of_memory,
+            killed="deadline" if gone.killed else "",
+        )
+
+    def _has_exited(self) -> bool:
+        """Whether the script itself has ended, even where nobody has been told yet."""
+        if self._claim.exited.is_set() or self._claim.pidfd is None:
+            return self._claim.exited.is_set()
+        look = select.poll()
+        look.register(self._claim.pidfd, select.POLLIN)
+        return bool(look.poll(0))
+
+    def _terminate(self) -> None:
+        """The leader gets its SIGTERM from here, right after we looked: an exit before it stays an exit."""
+        if self._claim.pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._claim.pidfd, signal.SIGTERM)
+        self._tender.terminate(self._claim, leader=self._claim.pidfd is None)
+
+    def _close(self) -> None:
+        if self._killing is not None:
+            self._killing.cancel()
+        self._claim.close()
+
+
+async def _hand_over(end: socket.socket, message: bytes, outputs: tuple[int, ...]) -> str:
+    """Give a starter its job. What was wrong, in words; empty once the script runs."""
+    loop = asyncio.get_running_loop()
+    sent = socket.send_fds(end, [message], list(outputs))
+    if sent < len(message):
+        await loop.sock_sendall(end, memoryview(message)[sent:])
+    problem = b""
+    while piece := await loop.sock_recv(end, 4096):
+        problem += piece
+    return problem.decode(errors="replace")
+
+
+def _mark(launch: Launch) -> str:
+    name, value = launch.mark
+    return f"{name}={value}" if name else ""
+
+
+def _text(text: str) -> str:
+    """As the system would write it, one character for each byte. ``ValueError`` where it could not."""
+    return os.fsencode(text).decode("latin-1")

@@ -1,0 +1,344 @@
+"""The process beside an executor that starts, holds and kills its attempts. Standard library only, one thread.
+
+    executor ── lifeline: Take, Terminate, Kill, Hold ─► keeper ── Ready, Exited, Gone ─► executor
+        └────── job and output pipes ─► starter ── exec ─► the script, whose parent is the keeper
+
+It is the parent of every attempt and adopts their orphans. It holds the deadline, so that an executor that is stopped, hangs
+or is dead cannot overrun it: at the deadline, and when the lifeline ends, every attempt is killed without grace. It ends only
+when none is left. It never waits for the executor, and holds no token.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import math
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any, NoReturn, assert_never
+
+from taskyard.executor import cells, linux, starter
+from taskyard.executor.cells import Cell
+from taskyard.executor.lifeline import Exited, Gone, Hold, Kill, Lifeline, Order, Ready, Take, Terminate, Trouble
+from taskyard.executor.places import Place, remove
+
+#: Seconds between two looks at the deadline, at most: timers stand still while the machine is suspended.
+LONGEST_LOOK = 1.0
+#: Seconds between two rounds of killing.
+FIRST_ROUND, LONGEST_ROUND = 0.0005, 0.064
+#: Seconds before another starter is made where one could not be, and how often a folder is tried to be removed.
+RETRY = 0.2
+REMOVALS = 200
+LAST_ROUND = 0.005
+RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
+
+
+class Held:
+    """A starter, or the attempt that it has become."""
+
+    def __init__(self, number: int, cell: Cell, end: socket.socket) -> None:
+        self.number = number
+        self.cell = cell
+        #: The executor's end of the socket for the job, until it has it.
+        self.end: socket.socket | None = end
+        self.taken = False
+        self.killing = False
+        self.by_deadline = False
+        self.cpu_before = 0.0
+        #: Status, peak memory in bytes and CPU time in seconds, once the leader has ended.
+        self.exit: tuple[int, int, float] | None = None
+        self.told = False
+        #: When to look at it again, and after which pause the next time.
+        self.due = math.inf
+        self.pause = FIRST_ROUND
+
+
+class Keeper:
+    """``spares`` starters are kept ready. ``users`` are the user ids that only our attempts have."""
+
+    def __init__(self, lifeline: Lifeline, places: tuple[Place, ...], spares: int, users: list[int]) -> None:
+        self._lifeline = lifeline
+        self._places = places
+        self._spares = spares
+        self._users = users
+        self._held: dict[int, Held] = {}
+        self._by_leader: dict[int, Held] = {}
+        self._made = 0
+        self._deadline = math.inf
+        self._ending = False
+        self._refill_at = 0.0
+        self._remains: list[tuple[Cell, int]] = []
+        self._selector = selectors.DefaultSelector()
+        self._woken, waker = socket.socketpair()
+        for one in (self._woken, waker):
+            one.setblocking(False)
+        self._waker = waker
+
+    def run(self) -> None:
+        """Until the executor is dead and all that it had started is too."""
+        linux.adopt_orphans()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # they are the executor's to act upon
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        for user in self._users:
+            cells.kill_user(user)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._on_child)
+        self._selector.register(self._lifeline.socket, selectors.EVENT_READ, self._on_lifeline)
+        gc.freeze()
+        gc.disable()  # a collection would copy what the starters share
+        while not (self._ending and not self._held):
+            if not self._ending:
+                self._refill()
+            self._wait()
+            self._hold()
+        for _ in range(REMOVALS):
+            if not self._remains:
+                break
+            time.sleep(LAST_ROUND)
+            self._clean()
+        for place in self._places:
+            remove(place.folder)
+
+    def _wait(self) -> None:
+        now = linux.now()
+        until = min(now + LONGEST_LOOK, *(held.due for held in self._held.values()))
+        if self._has_taken():
+            until = min(until, self._deadline)
+        if self._refill_at > now:
+            until = min(until, self._refill_at)
+        interest = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._lifeline.has_unsent else 0)
+        if not self._ending:
+            self._selector.modify(self._lifeline.socket, interest, self._on_lifeline)
+        for key, _ in self._selector.select(max(0.0, until - now)):
+            key.data()
+        now = linux.now()
+        for held in [one for one in self._held.values() if one.due <= now]:
+            held.due = math.inf
+            self._settle(held)
+        self._clean()
+
+    # --- the lifeline -----------------------------------------------------------------------------------------------------
+
+    def _on_lifeline(self) -> None:
+        self._lifeline.flush()
+        orders = self._lifeline.receive()
+        if orders is None:
+            self._end()
+            return
+        for order in orders:
+            self._obey(order)
+
+    def _obey(self, order: Order) -> None:
+        match order:
+            case Take(number=number, user=user, mark=mark):
+                if (held := self._held.get(number)) is not None:
+                    held.taken = True
+                    held.cell.user, held.cell.mark = user, mark
+            case Terminate(number=number, leader=leader):
+                if (held := self._held.get(number)) is not None and not held.killing:
+                    held.cell.terminate(leader=leader)
+            case Kill(number=number):
+                if (held := self._held.get(number)) is not None:
+                    self._kill(held)
+            case Hold(deadline=deadline):
+                self._deadline = deadline
+            case _:
+                assert_never(order)
+
+    def _end(self) -> None:
+        """The executor is dead, or has no need of us any more."""
+        self._ending = True
+        self._selector.unregister(self._lifeline.socket)
+        for held in list(self._held.values()):
+            self._kill(held)
+
+    def _hold(self) -> None:
+        if linux.now() < self._deadline:
+            return
+        for held in list(self._held.values()):
+            if held.taken and not held.killing:
+                held.by_deadline = held.exit is None
+                self._kill(held)
+
+    def _has_taken(self) -> bool:
+        return any(held.taken and not held.killing for held in self._held.values())
+
+    # --- starters ---------------------------------------------------------------------------------------------------------
+
+    def _refill(self) -> None:
+        if linux.now() < self._refill_at:
+            return
+        waiting = sum(not held.taken for held in self._held.values())
+        for _ in range(self._spares - waiting):
+            try:
+                self._fork()
+            except OSError as error:
+                self._trouble(f"no process could be made: {error}")
+                return
+
+    def _fork(self) -> None:
+        self._made += 1
+        ours, theirs = socket.socketpair()
+        name = f"{os.getpid()}-{self._made}"
+        keeper = os.getpid()
+        pid = os.fork()
+        if not pid:
+            signal.set_wakeup_fd(-1)
+            number = theirs.fileno()
+            os.closerange(3, number)
+            os.closerange(number + 1, os.sysconf("SC_OPEN_MAX"))
+            starter.run(theirs, self._places, name, keeper)
+        theirs.close()
+        held = self._held[self._made] = Held(self._made, Cell(self._places, name, pid, keeper), ours)
+        self._by_leader[pid] = held
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_starter(held))
+
+    def _on_starter(self, held: Held) -> None:
+        end = held.end
+        if end is None:
+            return
+        try:
+            said = end.recv(4096)
+        except ConnectionError:
+            said = b""
+        self._selector.unregister(end)
+        held.end = None
+        if said != starter.READY:
+            end.close()
+            self._trouble(f"no process could be made ready: {said.decode(errors='replace') or 'it died'}")
+            return
+        held.cpu_before = held.cell.cpu_time() or 0.0
+        descriptors = [end.detach()]
+        if (pidfd := linux.open_pidfd(held.cell.leader)) is not None:
+            descriptors.append(pidfd)
+        self._lifeline.send(Ready(held.number, held.cell.leader), tuple(descriptors))
+
+    def _trouble(self, text: str) -> None:
+        self._lifeline.send(Trouble(text))
+        self._refill_at = linux.now() + RETRY
+
+    # --- ends -------------------------------------------------------------------------------------------------------------
+
+    def _on_child(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._woken.recv(4096):
+                pass
+        with contextlib.suppress(ChildProcessError):
+            while self._reap():
+                pass
+
+    def _reap(self) -> bool:
+        """Take note of one dead child. False where there is none. ``ChildProcessError`` where there is no child at all."""
+        if sys.platform == "linux":
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
+                return False
+            if found.si_pid in self._by_leader:
+                # Before it is reaped: until then its number, and that of its group, is not used again.
+                cells.send_group(found.si_pid, signal.SIGKILL)
+            pid, status, usage = os.wait4(found.si_pid, 0)
+        else:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if not pid:
+                return False
+        held = self._by_leader.pop(pid, None)
+        if held is not None:
+            held.exit = (status, usage.ru_maxrss * RUSAGE_UNIT, usage.ru_utime + usage.ru_stime)
+            self._settle(held)
+        return True
+
+    def _kill(self, held: Held) -> None:
+        if not held.killing:
+            held.killing = True
+            held.cell.kill()
+            self._again(held)
+
+    def _settle(self, held: Held) -> None:
+        """Where the leader has ended: tell of it once nothing is left, else kill what is."""
+        strays = self._strays(held)
+        if held.exit is not None and not strays and held.cell.is_empty():
+            self._gone(held)
+            return
+        if held.exit is not None and not held.told:
+            held.told = True
+            self._lifeline.send(Exited(held.number))
+        if held.exit is not None or held.killing:
+            held.cell.kill()
+            for pid in strays:
+                cells.send(pid, signal.SIGKILL)
+            self._again(held)
+
+    def _again(self, held: Held) -> None:
+        held.due = linux.now() + held.pause
+        held.pause = min(2 * held.pause, LONGEST_ROUND)
+
+    def _gone(self, held: Held) -> None:
+        del self._held[held.number]
+        if held.end is not None:
+            self._selector.unregister(held.end)
+            held.end.close()
+        assert held.exit is not None
+        status, peak, cpu = held.exit
+        measures = held.cell.measures()
+        measured = measures.peak_memory is not None and measures.cpu_time is not None
+        if measured:
+            peak = measures.peak_memory or 0
+            cpu = max(0.0, (measures.cpu_time or 0.0) - held.cpu_before)
+        self._lifeline.send(
+            Gone(held.number, status, peak, cpu, measured, measures.out_of_memory, held.by_deadline)
+        )
+        # After it is told: the kernel may have us wait for another cell's making.
+        self._remains.append((held.cell, REMOVALS))
+
+    def _strays(self, held: Held) -> set[int]:
+        """Orphans that have come to us and are in nobody's cell: a script that is root can leave its own."""
+        if not linux.IS_LINUX:
+            return set()
+        found = set()
+        for pid in cells.children(os.getpid()) - self._by_leader.keys():
+            if not cells.is_dead(pid) and not self._is_anothers(held, pid):
+                found.add(pid)
+        return found
+
+    def _is_anothers(self, held: Held, pid: int) -> bool:
+        if cells.is_marked(pid, held.cell.mark):
+            return False
+        others = [one for one in self._held.values() if one is not held and one.taken]
+        if not self._places:
+            return bool(others)
+        try:
+            membership = linux.read(f"/proc/{pid}/cgroup")
+        except OSError:
+            return True
+        return any(one.cell.holds(membership) or cells.is_marked(pid, one.cell.mark) for one in others)
+
+    def _clean(self) -> None:
+        remains, self._remains = self._remains, []
+        for cell, tries in remains:
+            if not cell.remove() and tries:
+                self._remains.append((cell, tries - 1))
+
+
+def main(argument: str) -> NoReturn:
+    """Run as the keeper. ``argument`` is JSON: the lifeline's descriptor, places, number of spares, users, and descriptors
+    that are only to be held open."""
+    given: dict[str, Any] = json.loads(argument)
+    lifeline = Lifeline(socket.socket(fileno=given["lifeline"]))
+    for descriptor in (given["lifeline"], *given["locks"]):
+        os.set_inheritable(descriptor, False)
+    places = tuple(
+        Place(version, folder, tuple(controllers), kills) for version, folder, controllers, kills in given["places"]
+    )
+    try:
+        Keeper(lifeline, places, given["spares"], given["users"]).run()
+    except BaseException:
+        lifeline.send(Trouble(traceback.format_exc()))
+        os._exit(1)
+    os._exit(0)

@@ -1,0 +1,156 @@
+"""What the executor and its keeper say to each other, and the socket over which they say it. Standard library only.
+
+The end of the stream is a message too: to the keeper, that the executor has died; to the executor, that the keeper has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections import deque
+from typing import Any, NamedTuple
+
+MAX_DESCRIPTORS = 8
+_CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+# --- the executor's orders ------------------------------------------------------------------------------------------------
+
+
+class Take(NamedTuple):
+    """The starter of that number gets a job now. ``user`` is the user id that the job will have, ``mark`` what its
+    environment says and no other's."""
+
+    number: int
+    user: int | None
+    mark: str
+
+
+class Terminate(NamedTuple):
+    """SIGTERM to all processes of the cell; the leader has had its own where ``leader`` is false."""
+
+    number: int
+    leader: bool
+
+
+class Kill(NamedTuple):
+    """SIGKILL to all processes of the cell."""
+
+    number: int
+
+
+class Hold(NamedTuple):
+    """Kill every job at that time, unless told a later one before."""
+
+    deadline: float
+
+
+# --- the keeper's reports -------------------------------------------------------------------------------------------------
+
+
+class Ready(NamedTuple):
+    """There is a starter. Two descriptors come with it: the socket for its job, and its pidfd where there is such a thing."""
+
+    number: int
+    leader: int
+
+
+class Exited(NamedTuple):
+    """The leader of the cell has ended, and other processes of the cell have not yet."""
+
+    number: int
+
+
+class Gone(NamedTuple):
+    """No process of the cell is left. ``status`` is what ``wait`` gives, memory is in bytes, CPU time in seconds.
+    ``measured`` where the figures are those of the whole cell, else they are ``wait4``'s."""
+
+    number: int
+    status: int
+    peak_memory: int
+    cpu_time: float
+    measured: bool
+    out_of_memory: bool
+    killed: bool
+
+
+class Trouble(NamedTuple):
+    """Something that the executor's log should say."""
+
+    text: str
+
+
+Order = Take | Terminate | Kill | Hold
+Report = Ready | Exited | Gone | Trouble
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Take, Terminate, Kill, Hold, Ready, Exited, Gone, Trouble)}
+
+
+class Lifeline:
+    """One end. Never blocks: what the other side does not read yet is kept, which what there is to say bounds."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self.socket = end
+        self.descriptors: deque[int] = deque()
+        self._received = b""
+        self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
+
+    @property
+    def has_unsent(self) -> bool:
+        return bool(self._unsent)
+
+    def send(self, message: Order | Report, descriptors: tuple[int, ...] = ()) -> None:
+        """Send, now or as soon as :meth:`flush` can. The descriptors are closed here once they have been sent."""
+        line = json.dumps([type(message).__name__, *message]).encode() + b"\n"
+        self._unsent.append((line, descriptors))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what could not be sent before. Without effect where nobody is at the other end any more."""
+        while self._unsent:
+            line, descriptors = self._unsent[0]
+            try:
+                if descriptors:
+                    sent = socket.send_fds(self.socket, [line], list(descriptors))
+                else:
+                    sent = self.socket.send(line)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError:
+                sent = len(line)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._unsent.popleft()
+            if sent < len(line):
+                self._unsent.appendleft((line[sent:], ()))
+
+    def receive(self) -> list[Any] | None:
+        """The messages that have come, in their order; what came with them is in ``descriptors``. None at the end."""
+        messages: list[Any] = []
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self.socket, 65536, MAX_DESCRIPTORS, _CLOSE_ON_EXEC)
+            except (BlockingIOError, InterruptedError):
+                return messages
+            except ConnectionError:
+                data, descriptors = b"", []
+            self.descriptors.extend(descriptors)
+            if not data:
+                return messages or None
+            *lines, self._received = (self._received + data).split(b"\n")
+            messages += [_message(line) for line in lines]
+
+    def close(self) -> None:
+        for descriptor in [*self.descriptors, *(one for _, descriptors in self._unsent for one in descriptors)]:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self.descriptors.clear()
+        self._unsent.clear()
+        self.socket.close()
+
+
+def _message(line: bytes) -> Any:
+    name, *fields = json.loads(line)
+    return _KINDS[name](*fields)

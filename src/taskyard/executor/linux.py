@@ -1,0 +1,88 @@
+"""What the keeper and its starters ask of the kernel. Standard library only; elsewhere than on Linux it does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import sys
+import time
+
+IS_LINUX = sys.platform == "linux"
+
+# <linux/prctl.h>
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 36, 37, 38
+
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+_libc = ctypes.CDLL(None, use_errno=True) if IS_LINUX else None
+
+
+def now() -> float:
+    """Seconds on the clock of leases and deadlines, as :func:`taskyard.link.clock.now` says them."""
+    return time.clock_gettime(_CLOCK)
+
+
+def adopt_orphans(adopt: bool = True) -> None:
+    """Have the processes below this one become its children when their parents die."""
+    _prctl(_SET_CHILD_SUBREAPER, int(adopt))
+
+
+def adopts_orphans() -> bool:
+    """Whether this process has asked for that."""
+    answer = ctypes.c_int(0)
+    if _libc is not None:
+        _libc.prctl(_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
+    return bool(answer.value)
+
+
+def die_with_parent(signal_number: int) -> None:
+    """Have the kernel send this process that signal when its parent dies. A change of the user takes it back."""
+    _prctl(_SET_PDEATHSIG, signal_number)
+
+
+def gain_no_privileges() -> None:
+    """From here on no program gives more rights by being executed, as ``sudo`` would."""
+    _prctl(_SET_NO_NEW_PRIVS, 1)
+
+
+def be_killed_first(score: int) -> None:
+    """Have the kernel choose this process rather than others when the machine's memory is used up. Above 0 to 1000."""
+    with contextlib.suppress(OSError):
+        write("/proc/self/oom_score_adj", str(score))
+
+
+def open_pidfd(pid: int) -> int | None:
+    """None where the system has no such thing."""
+    if sys.platform != "linux":
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def read(path: str) -> str:
+    """The content of a small file of the kernel. ``OSError``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = b""
+        while piece := os.read(descriptor, 65536):
+            content += piece
+        return content.decode(errors="replace")
+    finally:
+        os.close(descriptor)
+
+
+def write(path: str, text: str) -> None:
+    """Write to a file of the kernel, in one call. ``OSError``."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _prctl(option: int, argument: int) -> None:
+    if _libc is not None and _libc.prctl(option, argument, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl {option}: {os.strerror(number)}")

@@ -1,0 +1,141 @@
+"""A process that waits, with its session and its cell, to become a script's interpreter. Standard library only.
+
+The keeper forks it ahead of time. The job comes over a socket: its length in eight bytes, JSON, and two descriptors for
+the output. Where the interpreter could not be executed the answer is a sentence; the end of the stream says that it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+from typing import Any, NamedTuple, NoReturn
+
+from taskyard.executor import linux
+from taskyard.executor.cells import Cell
+from taskyard.executor.places import Place
+
+LENGTH = struct.Struct("<Q")
+READY = b"ready"
+OOM_SCORE = 500
+RLIMITS = {
+    "open_files": resource.RLIMIT_NOFILE,
+    "file_size": resource.RLIMIT_FSIZE,
+    "memory": resource.RLIMIT_DATA,
+    "processes": getattr(resource, "RLIMIT_NPROC", resource.RLIMIT_NOFILE),
+}
+
+
+class Job(NamedTuple):
+    """``arguments`` and ``environment`` (``NAME=value``) are bytes of the system as Latin-1. ``limits`` are set in the cell,
+    ``rlimits`` for each process. ``folder`` becomes ``user``'s, where there is one."""
+
+    program: str
+    arguments: list[str]
+    environment: list[tuple[str, str]]
+    directory: str
+    limits: dict[str, int]
+    rlimits: dict[str, int]
+    user: int | None
+    folder: str
+
+    def encode(self) -> bytes:
+        body = json.dumps(self).encode()
+        return LENGTH.pack(len(body)) + body
+
+
+def run(end: socket.socket, places: tuple[Place, ...], name: str, keeper: int) -> NoReturn:
+    """Be a starter: the child's side of the fork. ``end`` is its end of the socket for the job."""
+    try:
+        try:
+            os.setsid()
+            linux.die_with_parent(signal.SIGKILL)
+            for place in places:
+                place.make(name)
+            end.sendall(READY)
+            received = _receive(end)
+            if received is not None:
+                job, outputs = received
+                _become(job, outputs, Cell(places, name, os.getpid(), keeper), keeper)
+        except (OSError, ValueError) as error:
+            end.sendall(str(error).encode() or b"unknown error")
+    finally:
+        os._exit(1)
+
+
+def _receive(end: socket.socket) -> tuple[Job, list[int]] | None:
+    data, descriptors, _, _ = socket.recv_fds(end, LENGTH.size, 2)
+    if not data:  # the executor has no need of this starter any more
+        return None
+    while len(data) < LENGTH.size:
+        data += end.recv(LENGTH.size - len(data))
+    (length,) = LENGTH.unpack(data)
+    body = bytearray()
+    while len(body) < length:
+        piece = end.recv(length - len(body))
+        if not piece:
+            return None
+        body += piece
+    fields: list[Any] = json.loads(body)
+    return Job(*fields), descriptors
+
+
+def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in enumerate((nothing, *outputs)):
+        os.dup2(descriptor, number)
+    for descriptor in (nothing, *outputs):
+        if descriptor > 2:
+            os.close(descriptor)
+    for name, amount in job.limits.items():
+        cell.limit(name, amount)
+    for name, amount in job.rlimits.items():
+        _limit(RLIMITS[name], amount)
+    linux.be_killed_first(OOM_SCORE)
+    if job.user is not None:
+        _give(job.folder, job.user)
+        os.setgroups([])
+        os.setresgid(job.user, job.user, job.user)
+        os.setresuid(job.user, job.user, job.user)
+        linux.gain_no_privileges()
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != keeper:
+        raise OSError("the keeper has died")
+    os.chdir(os.fsencode(job.directory))
+    _reset_signals()
+    cell.forget_peak()
+    os.execve(
+        job.program,
+        [_bytes(one) for one in job.arguments],
+        {_bytes(name): _bytes(value) for name, value in job.environment},
+    )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("latin-1")
+
+
+def _limit(number: int, amount: int) -> None:
+    _, hard = resource.getrlimit(number)
+    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+    resource.setrlimit(number, (amount, amount))
+
+
+def _give(folder: str, user: int) -> None:
+    """Nothing runs in it yet, so that nothing changes under our hands."""
+    for parent, _, names in os.walk(folder):
+        os.lchown(parent, user, user)
+        for name in names:
+            os.lchown(f"{parent}/{name}", user, user)
+
+
+def _reset_signals() -> None:
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            with contextlib.suppress(OSError):
+                signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -1,0 +1,239 @@
+"""The executor's side of its keeper: starts it, hears it, and takes its place where it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import structlog
+
+from taskyard.executor.cells import Cell
+from taskyard.executor.confinement import Confinement
+from taskyard.executor.lifeline import Exited, Gone, Hold, Kill, Lifeline, Ready, Report, Take, Terminate, Trouble
+from taskyard.executor.places import Place, cells
+
+#: Starters that are kept ready, at most.
+MAX_SPARES = 4
+#: Seconds in which a starter must be there for an attempt.
+READY_TIMEOUT = 20.0
+#: Seconds in which the keeper must have killed everything when it is to end.
+END_TIMEOUT = 10.0
+#: Seconds between two keepers where they keep dying, and between two rounds of killing.
+RESTART_PAUSE = 1.0
+ROUND = 0.01
+
+_PROGRAM = "import sys; sys.path.insert(0, {path!r}); from taskyard.executor.keeper import main; main(sys.argv[1])"
+
+log = structlog.get_logger()
+
+
+class KeeperDied(Exception):
+    """The keeper has died, or has no starter ready for too long."""
+
+
+class Claim:
+    """A starter, then the attempt that it has become. ``gone`` ends as None where the keeper died before it could say."""
+
+    def __init__(self, ready: Ready, end: socket.socket, pidfd: int | None) -> None:
+        self.number = ready.number
+        self.leader = ready.leader
+        self.end = end
+        self.pidfd = pidfd
+        self.mark = ""
+        self.exited = asyncio.Event()
+        self.gone: asyncio.Future[Gone | None] = asyncio.get_running_loop().create_future()
+
+    def close(self) -> None:
+        """Close its descriptors."""
+        self.end.close()
+        if self.pidfd is not None:
+            os.close(self.pidfd)
+            self.pidfd = None
+
+
+class Tender:
+    """``spares`` starters are kept ready. Runs as a background task: :meth:`run`."""
+
+    def __init__(self, confinement: Confinement, slots: int) -> None:
+        self._confinement = confinement
+        self._spares = min(slots, MAX_SPARES)
+        self._lifeline: Lifeline | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready: deque[Claim] = deque()
+        self._claims: dict[int, Claim] = {}
+        self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._deadline: float | None = None
+
+    async def run(self) -> None:
+        """Keep a keeper, until cancelled. Then it and all attempts are ended."""
+        while True:
+            started = time.monotonic()
+            try:
+                self._start()
+                await self._ended.wait()
+            finally:
+                await asyncio.shield(self._bury())
+            log.error("keeper_died", attempts=len(self._claims))
+            for claim in self._claims.values():
+                claim.exited.set()
+                claim.gone.set_result(None)
+            self._claims.clear()
+            if time.monotonic() - started < RESTART_PAUSE:
+                await asyncio.sleep(RESTART_PAUSE)
+
+    async def take(self, user: int | None, mark: str) -> Claim:
+        """A starter for a job. ``KeeperDied``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_TIMEOUT):
+                while not self._ready:
+                    self._changed.clear()
+                    await self._changed.wait()
+        if not self._ready:
+            raise KeeperDied("no process was made ready for it in time")
+        claim = self._ready.popleft()
+        claim.mark = mark
+        self._claims[claim.number] = claim
+        self._send(Take(claim.number, user, mark))
+        return claim
+
+    def terminate(self, claim: Claim, *, leader: bool) -> None:
+        self._send(Terminate(claim.number, leader))
+
+    def kill(self, claim: Claim) -> None:
+        self._send(Kill(claim.number))
+
+    def hold_until(self, deadline: float) -> None:
+        """See :meth:`Runner.hold_until`."""
+        self._deadline = deadline
+        self._send(Hold(deadline))
+
+    # --- the keeper's life ------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        locks = [user.lock for user in self._confinement.users]
+        given = {
+            "lifeline": theirs.fileno(),
+            "places": self._confinement.places,
+            "spares": self._spares,
+            "users": [user.id for user in self._confinement.users],
+            "locks": locks,
+        }
+        path = str(Path(__file__).parents[2])
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _PROGRAM.format(path=path), json.dumps(given)],
+                env={},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), *locks),
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+        self._ended.clear()
+        self._lifeline = Lifeline(ours)
+        loop.add_reader(ours.fileno(), self._read)
+        if self._deadline is not None:
+            self._send(Hold(self._deadline))
+
+    def _read(self) -> None:
+        assert self._lifeline is not None
+        reports = self._lifeline.receive()
+        if reports is None:
+            asyncio.get_running_loop().remove_reader(self._lifeline.socket.fileno())
+            self._ended.set()
+            return
+        for report in reports:
+            self._hear(report, self._lifeline)
+
+    def _hear(self, report: Report, lifeline: Lifeline) -> None:
+        match report:
+            case Ready():
+                end = socket.socket(fileno=lifeline.descriptors.popleft())
+                end.setblocking(False)
+                pidfd = lifeline.descriptors.popleft() if sys.platform == "linux" else None
+                self._ready.append(Claim(report, end, pidfd))
+                self._changed.set()
+            case Exited(number=number):
+                if (claim := self._claims.get(number)) is not None:
+                    claim.exited.set()
+            case Gone(number=number):
+                if (claim := self._claims.pop(number, None)) is not None:
+                    claim.exited.set()
+                    claim.gone.set_result(report)
+                    return
+                for claim in [one for one in self._ready if one.number == number]:
+                    self._ready.remove(claim)
+                    claim.close()
+            case Trouble(text=text):
+                log.error("keeper_in_trouble", reason=text)
+
+    def _send(self, order: Take | Terminate | Kill | Hold) -> None:
+        if self._lifeline is None or self._ended.is_set():
+            return
+        self._lifeline.send(order)
+        if self._lifeline.has_unsent:
+            asyncio.get_running_loop().add_writer(self._lifeline.socket.fileno(), self._write)
+
+    def _write(self) -> None:
+        assert self._lifeline is not None
+        self._lifeline.flush()
+        if not self._lifeline.has_unsent:
+            asyncio.get_running_loop().remove_writer(self._lifeline.socket.fileno())
+
+    async def _bury(self) -> None:
+        """End the keeper, which kills everything; do that in its place where it is dead already, or does not end."""
+        loop = asyncio.get_running_loop()
+        lifeline, process = self._lifeline, self._process
+        if lifeline is None or process is None:
+            return
+        self._lifeline = self._process = None
+        loop.remove_reader(lifeline.socket.fileno())
+        loop.remove_writer(lifeline.socket.fileno())
+        lifeline.close()
+        for claim in self._ready:
+            claim.close()
+        self._ready.clear()
+        await asyncio.to_thread(_end, process)
+        left = [(claim.leader, claim.number, claim.mark) for claim in self._claims.values()]
+        await asyncio.to_thread(_kill_rest, self._confinement.places, process.pid, left)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(END_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        log.error("keeper_killed", after=END_TIMEOUT)
+        process.kill()
+        process.wait()
+
+
+def _kill_rest(places: tuple[Place, ...], keeper: int, claims: list[tuple[int, int, str]]) -> None:
+    rest = [Cell(places, f"{keeper}-{number}", leader, 0, mark) for leader, number, mark in claims]
+    known = {cell.name for cell in rest}
+    rest += [
+        Cell(places, name, 0, 0) for name in cells(places) if name.startswith(f"{keeper}-") and name not in known
+    ]
+    kill_all(rest)
+
+
+def kill_all(rest: list[Cell]) -> None:
+    """Kill what is in these cells until nothing is, and remove them. Blocks."""
+    while rest:
+        rest = [cell for cell in rest if not (cell.is_empty() and cell.remove())]
+        for cell in rest:
+            cell.kill()
+        if rest:
+            time.sleep(ROUND)
