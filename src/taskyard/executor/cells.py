@@ -40,7 +40,8 @@ class Measures(NamedTuple):
 
 class Cell:
     """The cell of that name. ``leader`` is the process that was started in it, and leads a session; 0 where nobody knows.
-    ``adopter`` is the process that orphans come to; 0 where they may have come to any. ``user`` is the user id that no other process has."""
+    ``adopter`` is the process that orphans come to; 0 where they may have come to any. ``user`` is the user id that no other
+    process has."""
 
     def __init__(self, places: Iterable[Place], name: str, leader: int, adopter: int, mark: str = "") -> None:
         self.places = tuple(places)
@@ -179,7 +180,8 @@ class Cell:
 
     def remove(self) -> bool:
         """Remove its folders. False where something is in one of them still."""
-        return all([remove(self._folder(place)) for place in self.places])
+        removed = [remove(self._folder(place)) for place in self.places]
+        return all(removed)
 
     def _folder(self, place: Place) -> str:
         return f"{place.folder}/{self.name}"

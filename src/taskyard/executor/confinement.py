@@ -11,6 +11,7 @@ import structlog
 
 from taskyard.errors import InvalidInput
 from taskyard.executor import places, users
+from taskyard.executor.cells import Cell
 from taskyard.executor.identity import Identity
 from taskyard.executor.linux import IS_LINUX
 from taskyard.executor.places import Place
@@ -30,6 +31,10 @@ class Confinement(msgspec.Struct, frozen=True):
     places: tuple[Place, ...] = ()
     users: tuple[User, ...] = ()
     why_no_users: str = ""
+
+    def cells(self) -> list[Cell]:
+        """Those that are there: where none of ours runs, what an earlier start of this executor has left."""
+        return [Cell(self.places, name, 0, 0) for name in places.cells(self.places)]
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -84,6 +89,8 @@ def decide(settings: ExecutorSettings, python: str, me: Identity) -> Iterator[Co
     finally:
         for place in confinement.places:
             places.remove(place.folder)
+        if taken:
+            _remove_empty(base)
         users.release(taken)
 
 
@@ -95,8 +102,14 @@ def _isolate(settings: ExecutorSettings, python: str, me: Identity) -> tuple[lis
         base = (settings.work_dir or users.WORK) / me.executor_id
         users.make_folder(base)
         if why := users.objection(python, base, taken[0]):
+            _remove_empty(base)
             raise NotPossible(why)
     except NotPossible:
         users.release(taken)
         raise
     return taken, base
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -27,7 +27,7 @@ from taskyard.executor.repository import Unreachable
 from taskyard.executor.runner import CannotStart, Launch, Runner, Running
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
 from taskyard.executor.value import objection
-from taskyard.executor.workspace import BadFile, Workspace
+from taskyard.executor.workspace import OUTPUT_VARIABLE, BadFile, Workspace
 from taskyard.protocol.messages import Run
 from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Stream
 
@@ -198,9 +198,10 @@ class Execution:
             Launch(
                 arguments=self._run.spec.arguments,
                 directory=self._workspace.work,
-                environment=self._workspace.environment(self._run, os.environ),
+                environment=self._workspace.environment(self._run, os.environ, own_user=self._tools.runner.isolated),
                 limits=self._run.spec.limits,
                 folder=self._workspace.root,
+                mark=(OUTPUT_VARIABLE, str(self._workspace.output)),
             )
         )
         self._log.info("attempt_started", arguments=len(self._run.spec.arguments), files=len(self._run.spec.files))

@@ -9,11 +9,11 @@ import select
 import signal
 import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 
-from taskyard.executor.cells import send
+import msgspec
+
 from taskyard.executor.confinement import Confinement
-from taskyard.executor.processes import Status, bury
+from taskyard.executor.processes import Status
 from taskyard.executor.runner import CannotStart, Launch
 from taskyard.executor.starter import Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
@@ -22,6 +22,8 @@ from taskyard.task.model import Limits, Stream
 
 #: Seconds in which the interpreter must have been executed.
 EXEC_TIMEOUT = 30.0
+#: Seconds that all of it gets to end: a process that the kernel cannot end holds nothing up.
+END_TIMEOUT = 20.0
 
 
 @contextlib.asynccontextmanager
@@ -33,7 +35,7 @@ async def open_runner(python: str, confinement: Confinement, slots: int) -> Asyn
         yield FreshRunner(python, confinement, tender)
     finally:
         tending.cancel()
-        await asyncio.wait([tending])
+        await asyncio.wait([tending], timeout=END_TIMEOUT)
 
 
 class FreshRunner:
@@ -77,6 +79,8 @@ class FreshRunner:
         try:
             async with asyncio.timeout(EXEC_TIMEOUT):
                 problem = await _hand_over(claim.end, message, outputs)
+        except ConnectionError:  # it was killed before it had read all: what comes of it will say so
+            problem = ""
         except BaseException as error:
             self._tender.kill(claim)
             claim.gone.add_done_callback(lambda _: claim.close())
@@ -113,9 +117,6 @@ class FreshRunner:
     def _give_back(self, user: User | None) -> None:
         if user is not None:
             self._free_users.append(user)
-
-    async def bury(self, variable: str, below: Path) -> None:
-        await bury(variable, below)
 
     def hold_until(self, deadline: float) -> None:
         self._tender.hold_until(deadline)
@@ -155,12 +156,8 @@ class FreshProcess:
         gone = await asyncio.shield(self._claim.gone)
         if gone is None:
             return Status(signal=signal.SIGKILL, killed="keeper")
-        signalled = os.WIFSIGNALED(gone.status)
-        return Status(
-            exit_code=None if signalled else os.WEXITSTATUS(gone.status),
-            signal=os.WTERMSIG(gone.status) if signalled else None,
-            peak_memory=gone.peak_memory,
-            cpu_time=gone.cpu_time,
+        return msgspec.structs.replace(
+            Status.of(gone.status, gone.peak_memory, gone.cpu_time),
             measured_by="cgroup" if gone.measured else "wait4",
             out_of_memory=gone.out_of_memory,
             killed="deadline" if gone.killed else "",

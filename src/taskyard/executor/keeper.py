@@ -284,6 +284,7 @@ class Keeper:
         if held.end is not None:
             self._selector.unregister(held.end)
             held.end.close()
+            held.end = None
         assert held.exit is not None
         status, peak, cpu = held.exit
         measures = held.cell.measures()
@@ -291,9 +292,7 @@ class Keeper:
         if measured:
             peak = measures.peak_memory or 0
             cpu = max(0.0, (measures.cpu_time or 0.0) - held.cpu_before)
-        self._lifeline.send(
-            Gone(held.number, status, peak, cpu, measured, measures.out_of_memory, held.by_deadline)
-        )
+        self._lifeline.send(Gone(held.number, status, peak, cpu, measured, measures.out_of_memory, held.by_deadline))
         # After it is told: the kernel may have us wait for another cell's making.
         self._remains.append((held.cell, REMOVALS))
 

@@ -84,7 +84,9 @@ class Trouble(NamedTuple):
 
 Order = Take | Terminate | Kill | Hold
 Report = Ready | Exited | Gone | Trouble
-_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Take, Terminate, Kill, Hold, Ready, Exited, Gone, Trouble)}
+_KINDS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Take, Terminate, Kill, Hold, Ready, Exited, Gone, Trouble)
+}
 
 
 class Lifeline:

@@ -54,7 +54,9 @@ def find(executor_id: str) -> tuple[Place, ...]:
                 found.append(place)
                 break
     if any(place.kills for place in found):  # then there is no need to freeze what is to be killed
-        found = [place for place in found if place.controllers != ("freezer",)]
+        for place in [one for one in found if one.controllers == ("freezer",)]:
+            remove(place.folder)
+            found.remove(place)
     return tuple(found)
 
 

@@ -1,8 +1,4 @@
-"""A process and its group: started, waited for, signalled, proven gone.
-
-The group is the floor that every Unix has. What else a machine offers to find a process that left its group (control
-groups, a user per slot) has its place here too.
-"""
+"""How a script ended, and the search for processes that an earlier start of this executor may have left."""
 
 from __future__ import annotations
 
@@ -10,19 +6,13 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Sequence
 from pathlib import Path
-from resource import struct_rusage
 from typing import Literal
 
 import msgspec
 import psutil
 import structlog
 
-RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
 FIRST_LOOK, LONGEST_LOOK = 0.001, 0.064  # seconds between two looks whether processes are left
 
 log = structlog.get_logger()
@@ -44,15 +34,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     killed: Literal["", "deadline", "keeper"] = ""
 
     @classmethod
-    def of(cls, wait_status: int, usage: struct_rusage) -> Status:
-        """What the system's own call says."""
+    def of(cls, wait_status: int, peak_memory: int, cpu_time: float) -> Status:
+        """``wait_status`` is what the system's call gives."""
         signalled = os.WIFSIGNALED(wait_status)
         return cls(
             exit_code=None if signalled else os.WEXITSTATUS(wait_status),
             signal=os.WTERMSIG(wait_status) if signalled else None,
-            # The kernel begins to count at the size of the process that started it: a small script shows the executor's.
-            peak_memory=usage.ru_maxrss * RUSAGE_UNIT,
-            cpu_time=usage.ru_utime + usage.ru_stime,
+            peak_memory=peak_memory,
+            cpu_time=cpu_time,
         )
 
 

@@ -54,8 +54,8 @@ class Running(Protocol):
 
 class Runner(Protocol):
     """Starts scripts. ``confinement`` names what holds an attempt's processes together, ``enforces`` by which means it holds
-    an attempt to which limit (the names of :class:`~taskyard.task.model.Limits`); other limits it ignores. ``isolated`` where each
-    slot has a user of its own, who has no home."""
+    an attempt to which limit (the names of :class:`~taskyard.task.model.Limits`); other limits it ignores. ``isolated`` where
+    each slot has a user of its own, who has no home."""
 
     confinement: tuple[str, ...]
     enforces: dict[str, str]
@@ -63,9 +63,6 @@ class Runner(Protocol):
 
     async def start(self, launch: Launch) -> Running:
         """Start a script. ``CannotStart``."""
-
-    async def bury(self, variable: str, below: Path) -> None:
-        """Prove dead every process whose environment has ``variable`` set to a path below that folder."""
 
     def hold_until(self, deadline: float) -> None:
         """Kill every script at that time of the clock of :mod:`taskyard.link.clock`, unless told a later one before."""

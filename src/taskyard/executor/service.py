@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import platform
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,14 +16,17 @@ import structlog
 from taskyard.errors import InvalidInput
 from taskyard.executor import identity, measure
 from taskyard.executor.artifacts import ArtifactUploader
+from taskyard.executor.confinement import Confinement, decide, earlier_folders
 from taskyard.executor.delivery import Deliveries
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.execution import Tools
+from taskyard.executor.fresh import open_runner
 from taskyard.executor.identity import Identity
 from taskyard.executor.performer import Performer, Session
+from taskyard.executor.processes import bury
 from taskyard.executor.repository import Repositories
-from taskyard.executor.runner import FreshRunner, Runner
 from taskyard.executor.spool import Spool
+from taskyard.executor.tending import kill_all
 from taskyard.executor.workspace import OUTPUT_VARIABLE, remove_tree
 from taskyard.link.base import Link
 from taskyard.link.dial import keep_dialling
@@ -41,34 +46,36 @@ log = structlog.get_logger()
 async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> None:
     """Run an executor until ``stop`` is set; then end every attempt in order. ``Conflict`` where another executor has its
     name, ``InvalidInput`` where its settings cannot be."""
-    if shutil.which(settings.python) is None:
+    python = shutil.which(settings.python)
+    if python is None:
         raise InvalidInput(f"{settings.python} is no program that can be run: give the interpreter with --python")
-    runner = FreshRunner(settings.python)
-    with identity.take(settings.data_dir, settings.name) as me:
-        attempts = me.folder / "attempts"
-        await _clear(runner, attempts)
+    with identity.take(settings.data_dir, settings.name) as me, decide(settings, python, me) as confinement:
+        await _clear(confinement, earlier_folders(settings, me))
         repositories = Repositories(token, settings.download_timeout, settings.manager_host)
-        tools = Tools(
-            runner=runner,
-            downloader=Downloader(me.folder / "cache", settings.max_cache, repositories),
-            uploader=ArtifactUploader(repositories, settings.max_artifacts, settings.max_artifact_bytes),
-        )
         try:
-            await _serve(settings, token, me, attempts, tools, stop)
+            async with open_runner(os.path.abspath(python), confinement, settings.slots) as runner:
+                tools = Tools(
+                    runner=runner,
+                    downloader=Downloader(me.folder / "cache", settings.max_cache, repositories),
+                    uploader=ArtifactUploader(repositories, settings.max_artifacts, settings.max_artifact_bytes),
+                )
+                await _serve(settings, token, me, confinement.attempts, tools, stop)
         finally:
             try:
                 async with asyncio.timeout(CLEAR_TIMEOUT):
-                    await _clear(runner, attempts)
+                    await _clear(confinement, [confinement.attempts])
             except TimeoutError:
                 log.error("processes_left", timeout=CLEAR_TIMEOUT)
             await repositories.close()
 
 
-async def _clear(runner: Runner, attempts: Path) -> None:
+async def _clear(confinement: Confinement, folders: Sequence[Path]) -> None:
     """Prove that no process of any attempt is left, and remove their files."""
-    await runner.bury(OUTPUT_VARIABLE, attempts)
-    await asyncio.to_thread(remove_tree, attempts)
-    attempts.mkdir(mode=0o700, exist_ok=True)
+    await kill_all(confinement.cells())
+    for attempts in folders:
+        await bury(OUTPUT_VARIABLE, attempts)
+        for attempt in attempts.iterdir():
+            await asyncio.to_thread(remove_tree, attempt)
 
 
 async def _serve(

@@ -108,7 +108,7 @@ def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
     os.chdir(os.fsencode(job.directory))
     _reset_signals()
     cell.forget_peak()
-    os.execve(
+    os.execve(  # noqa: S606
         job.program,
         [_bytes(one) for one in job.arguments],
         {_bytes(name): _bytes(value) for name, value in job.environment},

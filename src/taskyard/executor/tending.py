@@ -82,11 +82,6 @@ class Tender:
                 await self._ended.wait()
             finally:
                 await asyncio.shield(self._bury())
-            log.error("keeper_died", attempts=len(self._claims))
-            for claim in self._claims.values():
-                claim.exited.set()
-                claim.gone.set_result(None)
-            self._claims.clear()
             if time.monotonic() - started < RESTART_PAUSE:
                 await asyncio.sleep(RESTART_PAUSE)
 
@@ -206,9 +201,15 @@ class Tender:
         for claim in self._ready:
             claim.close()
         self._ready.clear()
+        if self._ended.is_set():
+            log.error("keeper_died", attempts=len(self._claims))
         await asyncio.to_thread(_end, process)
         left = [(claim.leader, claim.number, claim.mark) for claim in self._claims.values()]
-        await asyncio.to_thread(_kill_rest, self._confinement.places, process.pid, left)
+        await _kill_rest(self._confinement.places, process.pid, left)
+        for claim in self._claims.values():
+            claim.exited.set()
+            claim.gone.set_result(None)
+        self._claims.clear()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -220,20 +221,23 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _kill_rest(places: tuple[Place, ...], keeper: int, claims: list[tuple[int, int, str]]) -> None:
+async def _kill_rest(places: tuple[Place, ...], keeper: int, claims: list[tuple[int, int, str]]) -> None:
     rest = [Cell(places, f"{keeper}-{number}", leader, 0, mark) for leader, number, mark in claims]
     known = {cell.name for cell in rest}
-    rest += [
-        Cell(places, name, 0, 0) for name in cells(places) if name.startswith(f"{keeper}-") and name not in known
-    ]
-    kill_all(rest)
+    rest += [Cell(places, name, 0, 0) for name in cells(places) if name.startswith(f"{keeper}-") and name not in known]
+    await kill_all(rest)
 
 
-def kill_all(rest: list[Cell]) -> None:
-    """Kill what is in these cells until nothing is, and remove them. Blocks."""
-    while rest:
-        rest = [cell for cell in rest if not (cell.is_empty() and cell.remove())]
-        for cell in rest:
-            cell.kill()
-        if rest:
-            time.sleep(ROUND)
+async def kill_all(rest: list[Cell]) -> None:
+    """Kill what is in these cells until nothing is, and remove them."""
+    rest = await asyncio.to_thread(_kill_round, rest)
+    while rest:  # nothing tells of it: look again
+        await asyncio.sleep(ROUND)
+        rest = await asyncio.to_thread(_kill_round, rest)
+
+
+def _kill_round(rest: list[Cell]) -> list[Cell]:
+    rest = [cell for cell in rest if not (cell.is_empty() and cell.remove())]
+    for cell in rest:
+        cell.kill()
+    return rest

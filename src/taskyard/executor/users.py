@@ -21,7 +21,7 @@ import msgspec
 RANGE = 1000
 LOCKS = Path("/run/taskyard/users")
 #: Where attempts have their folders if their users cannot reach the data directory.
-WORK = Path("/var/tmp/taskyard")
+WORK = Path("/var/tmp/taskyard")  # noqa: S108
 #: Seconds in which the interpreter must have started for a slot's user.
 TRIAL_TIMEOUT = 20.0
 

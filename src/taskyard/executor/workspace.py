@@ -3,6 +3,7 @@
 <attempt>/work     the task's files; where the script starts
 <attempt>/output   $TASKYARD_OUTPUT: what is there at the end becomes artifacts
 <attempt>/tmp      $TMPDIR
+<attempt>/home     $HOME, where the slot has a user of its own
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from taskyard.task.paths import is_inside
 OUTPUT_VARIABLE = "TASKYARD_OUTPUT"
 #: All that a script inherits from the executor's own environment: no token is among it, and no setting.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+#: What of it says who the executor's user is.
+PERSONAL = ("HOME", "USER", "LOGNAME")
 
 log = structlog.get_logger()
 
@@ -38,10 +41,11 @@ class Workspace:
         self.work = root / "work"
         self.output = root / "output"
         self.temporary = root / "tmp"
+        self.home = root / "home"
 
     def make(self) -> None:
         """Make the folders, for this user alone."""
-        for folder in (self.root, self.work, self.output, self.temporary):
+        for folder in (self.root, self.work, self.output, self.temporary, self.home):
             folder.mkdir(mode=0o700)
 
     def write(self, file: FileRef, content: bytes) -> None:
@@ -64,11 +68,16 @@ class Workspace:
         except OSError as error:
             raise _bad(file, error) from error
 
-    def environment(self, run: Run, own: Mapping[str, str]) -> dict[str, str]:
-        """The script's environment: a little of the executor's ``own``, then the task's, then what we say."""
+    def environment(self, run: Run, own: Mapping[str, str], *, own_user: bool = False) -> dict[str, str]:
+        """The script's environment: a little of the executor's ``own``, then the task's, then what we say. With ``own_user``
+        it is no user that the machine knows: its home is here."""
         spec = run.spec
+        inherited = {name: own[name] for name in INHERITED if name in own}
+        if own_user:
+            inherited = {name: value for name, value in inherited.items() if name not in PERSONAL}
+            inherited["HOME"] = str(self.home)
         return {
-            **{name: own[name] for name in INHERITED if name in own},
+            **inherited,
             "TMPDIR": str(self.temporary),
             "PYTHONUNBUFFERED": "1",
             **spec.env,

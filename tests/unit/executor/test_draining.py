@@ -90,7 +90,7 @@ class TestEnd:
         self, manager: Manager, settings: ExecutorSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("taskyard.executor.performer.END_TIMEOUT", 0.05)
-        monkeypatch.setattr("taskyard.executor.processes.ProcessGroup.gone", lambda _: asyncio.Event().wait())
+        monkeypatch.setattr("taskyard.executor.fresh.FreshProcess.gone", lambda _: asyncio.Event().wait())
         async with executing(settings) as stop:
             await manager.until(lambda: manager.links)
             manager.send(run(FOREVER))
@@ -104,7 +104,7 @@ class TestEnd:
         monkeypatch.setattr("taskyard.executor.service.CLEAR_TIMEOUT", 0.05)
         async with executing(settings):
             await manager.until(lambda: manager.links)
-            monkeypatch.setattr("taskyard.executor.runner.FreshRunner.bury", lambda *_: asyncio.Event().wait())
+            monkeypatch.setattr("taskyard.executor.service.bury", lambda *_: asyncio.Event().wait())
 
     async def test_cancelled_it_leaves_no_process(self, manager: Manager, settings: ExecutorSettings) -> None:
         task = asyncio.create_task(service.run(settings, "", asyncio.Event()))

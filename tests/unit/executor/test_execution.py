@@ -12,11 +12,13 @@ import pytest
 
 from taskyard.executor.artifacts import ArtifactUploader
 from taskyard.executor.capture import Capture
+from taskyard.executor.confinement import Confinement
 from taskyard.executor.delivery import Deliveries
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.execution import Execution, Tools
+from taskyard.executor.fresh import FreshRunner, open_runner
 from taskyard.executor.repository import Repositories
-from taskyard.executor.runner import FreshProcess, FreshRunner, Launch
+from taskyard.executor.runner import Launch, Running
 from taskyard.executor.spool import Spool
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
 from taskyard.executor.workspace import Workspace
@@ -27,16 +29,20 @@ from tests.unit.executor.conftest import TIMEOUT, fence, run
 FOREVER = "import time; time.sleep(600)"
 
 
-class SlowRunner(FreshRunner):
+class SlowRunner:
     """Starts the script, and says so when it is told to."""
 
-    def __init__(self) -> None:
-        super().__init__(sys.executable)
+    def __init__(self, runner: FreshRunner) -> None:
+        self._runner = runner
+        self.confinement, self.enforces, self.isolated = runner.confinement, runner.enforces, runner.isolated
         self.starting = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def start(self, launch: Launch) -> FreshProcess:
-        running = await super().start(launch)
+    def hold_until(self, deadline: float) -> None:
+        self._runner.hold_until(deadline)
+
+    async def start(self, launch: Launch) -> Running:
+        running = await self._runner.start(launch)
         self.starting.set()
         await self.go_on.wait()
         return running
@@ -45,10 +51,10 @@ class SlowRunner(FreshRunner):
 class Rig:
     """Everything that an attempt needs, without a node."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runner: FreshRunner) -> None:
         self.fed: list[Stimulus] = []
         self.began = asyncio.Event()
-        self.runner = SlowRunner()
+        self.runner = SlowRunner(runner)
         self.spool = Spool(folder)
         self.deliveries = Deliveries()
         self.folder = folder
@@ -83,9 +89,10 @@ class Rig:
 
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path)
-    yield rig
-    rig.deliveries.close()
+    async with open_runner(sys.executable, Confinement(tmp_path), 1) as runner:
+        rig = Rig(tmp_path, runner)
+        yield rig
+        rig.deliveries.close()
 
 
 async def test_a_stop_while_it_is_started(rig: Rig) -> None:

@@ -66,7 +66,8 @@ class TestRun:
         assert (hello.name, hello.token, hello.capacity["slots"]) == ("one", "a-token", 1000)
         assert hello.executor_id
         assert hello.boot_id
-        assert "process group" in hello.confinement[0]
+        assert "process group" in hello.confinement[-1]
+        assert hello.enforces["open_files"] == "rlimit"
         assert hello.software.startswith("taskyard ")
 
     async def test_where_it_runs(
@@ -164,7 +165,7 @@ class TestRun:
         self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("taskyard.executor.workspace.Workspace.environment", lambda *_: 1 / 0)
+            patch.setattr("taskyard.executor.workspace.Workspace.environment", lambda *_, **__: 1 / 0)
             manager.send(run("", of=A))
             assert (await manager.finished(A)).outcome.reason is Reason.START
         manager.send(run("", of=B))
@@ -440,8 +441,9 @@ class TestSession:
         ]
         assert list((folder / "spool").iterdir()) == []
 
+    @pytest.mark.parametrize("hung", [False, True], ids=["keeper", "keeper hangs"])
     async def test_attempts_of_a_killed_executor_are_dead_before_the_next_hello(
-        self, manager: Manager, settings: ExecutorSettings, tmp_path: Path
+        self, manager: Manager, settings: ExecutorSettings, tmp_path: Path, hung: bool
     ) -> None:
         program = tmp_path / "program.py"
         program.write_text(
@@ -456,9 +458,16 @@ class TestSession:
         await manager.until(lambda: manager.links)
         manager.send(run(STUBBORN))
         pid = await pid_of(manager)
+        keeper = psutil.Process(pid).parent()
+        assert keeper is not None
+        if hung:
+            keeper.suspend()
         process.kill()
         await process.wait()
-        assert is_alive(pid)
+        if hung:
+            assert is_alive(pid)
+        else:
+            await death_of(pid)
         alive: list[bool] = []
         manager.on_hello = lambda hello, link: alive.append(is_alive(pid))
         async with executing(settings):
@@ -466,6 +475,9 @@ class TestSession:
             assert alive == [False]
             hello = manager.hellos[1]
             assert (hello.holds, hello.finished) == ((), ())
+        if hung:
+            keeper.resume()
+        await death_of(keeper.pid)
 
     async def test_the_deadline_kills(self, settings: ExecutorSettings) -> None:
         manager = Manager()

@@ -1,0 +1,100 @@
+"""Scripts that a runner has started, for the tests that look at real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import psutil
+
+from taskyard.executor.fresh import FreshProcess, FreshRunner
+from taskyard.executor.runner import Launch
+from taskyard.task.model import Limits, Stream
+
+MARK = "TASKYARD_OUTPUT"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+SLEEP = "import time; print('ready'); time.sleep(600)"
+#: Starts a child, says its id once the child has printed a line, and goes on with ``then``.
+CHILD = """
+import os, signal, subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid)
+{then}
+"""
+#: A daemon by the book: two forks and a session of its own. Says its id.
+DAEMON = """
+import os, signal, time
+reading, writing = os.pipe()
+if not os.fork():
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print(os.getpid(), flush=True)
+    os.close(1)
+    os.close(2)
+    os.write(writing, b"x")
+    time.sleep(600)
+os.read(reading, 1)
+"""
+#: Forks without end; each child has a session of its own, and forks too. Says when there can be no more.
+FORKS = """
+import os, time
+while True:
+    try:
+        if not os.fork():
+            os.setsid()
+    except OSError:
+        print("full", flush=True)
+        time.sleep(0.1)
+"""
+
+
+class Script:
+    """A script that was started, and a reader of what it prints."""
+
+    def __init__(self, running: FreshProcess) -> None:
+        self.running = running
+        self._stdout = os.fdopen(running.pipes[Stream.STDOUT], "rb", buffering=0)
+        os.set_blocking(running.pipes[Stream.STDOUT], True)
+        self._stderr = os.fdopen(running.pipes[Stream.STDERR], "rb", buffering=0)
+
+    async def line(self) -> str:
+        async with asyncio.timeout(20):
+            return (await asyncio.to_thread(self._stdout.readline)).decode().rstrip("\n")
+
+    def errors(self) -> bytes:
+        return self._stderr.read() or b""
+
+    def close(self) -> None:
+        self._stdout.close()
+        self._stderr.close()
+
+
+async def start(
+    runner: FreshRunner,
+    text: str,
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    limits: Limits | None = None,
+) -> Script:
+    """Start a script of that text in ``folder``, which becomes its own."""
+    mark = str(folder / "output")
+    launch = Launch(
+        arguments=("-c", text),
+        directory=folder,
+        environment={"PYTHONUNBUFFERED": "1", MARK: mark, **(environment or {})},
+        limits=limits or Limits(),
+        folder=folder,
+        mark=(MARK, mark),
+    )
+    return Script(await runner.start(launch))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
