@@ -166,7 +166,7 @@ async def _session(
     except ConnectionClosed as closed:
         return explained(closed) or Unavailable("the connection was closed while it was opened")
     assert isinstance(welcome, Opened)
-    link: LiveLink[In, Out] = LiveLink(connection, codec, lambda: session.confirmed_at, refuses=False)
+    link: LiveLink[In, Out] = LiveLink(connection, codec, session.version, lambda: session.confirmed_at, refuses=False)
     handler = on_open(link, welcome.greeting)
     return await link.run(session.receive, handler, events=events, alongside=[_beat(link, session, usage)])
 

@@ -18,6 +18,7 @@ from taskyard.link.outbox import Outbox
 from taskyard.protocol.codec import HEADER_BYTES, Codec, Control
 from taskyard.protocol.messages import ApiWelcome, Heartbeat, Refuse, Welcome
 from taskyard.protocol.session import Opened, Received, Reply
+from taskyard.protocol.versions import readable
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -70,11 +71,19 @@ class LiveLink(Generic[In, Out]):
     """Implements :class:`taskyard.link.base.Link`."""
 
     def __init__(
-        self, connection: Connection, codec: Codec[Any, In, Out], renewed_at: Callable[[], float], *, refuses: bool
+        self,
+        connection: Connection,
+        codec: Codec[Any, In, Out],
+        version: int,
+        renewed_at: Callable[[], float],
+        *,
+        refuses: bool,
     ) -> None:
-        """``refuses``: a peer is told why it is closed by a ``Refuse``, else by the WebSocket's close frame."""
+        """``version`` is what the session has agreed on. ``refuses``: a peer is told why it is closed by a ``Refuse``, else by
+        the WebSocket's close frame."""
         self._connection = connection
         self._codec = codec
+        self._version = version
         self._renewed_at = renewed_at
         self._refuses = refuses
         self._outbox = Outbox(min(FRAME_BYTES, codec.max_frame - HEADER_BYTES), OUTBOX_FRAMES * codec.max_frame)
@@ -88,8 +97,7 @@ class LiveLink(Generic[In, Out]):
 
     @property
     def peer_host(self) -> str:
-        address = self._connection.remote_address
-        return str(address[0]) if address else ""
+        return host_of(self._connection)
 
     @property
     def renewed_at(self) -> float:
@@ -201,13 +209,19 @@ class LiveLink(Generic[In, Out]):
     def _put(self, messages: Sequence[Out | Control]) -> None:
         if self._closing:
             return
-        encoded = [self._codec.encode_message(message) for message in messages]
+        encoded = [self._codec.encode_message(readable(message, self._version)) for message in messages]
         if not self._outbox.put(encoded):
             self.give_up(Unavailable(f"the peer does not read: {self._outbox.size} bytes wait for it"))
             return
         if self._outbox.size > LOW_WATER:
             self._low.clear()
         self._filled.set()
+
+
+def host_of(connection: Connection) -> str:
+    """The address of the other side; empty where it is not known any more."""
+    address = connection.remote_address
+    return str(address[0]) if address else ""
 
 
 def explained(closed: ConnectionClosed) -> TaskyardError | None:

@@ -41,7 +41,8 @@ from websockets.http11 import Request, Response
 from taskyard.errors import AddressInUse, InvalidInput, ProtocolError, TaskyardError, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.link.clock import now
-from taskyard.link.live import CLOSE_TIMEOUT, WEBSOCKET_OPTIONS, LiveLink, websocket_logger
+from taskyard.link.live import CLOSE_TIMEOUT, WEBSOCKET_OPTIONS, LiveLink, host_of, websocket_logger
+from taskyard.link.opening import AcceptedConnection, Doors
 from taskyard.protocol.codec import Codec
 from taskyard.protocol.messages import ApiHello, ApiWelcome, Hello, Intervals, Refuse, Welcome
 from taskyard.protocol.session import AcceptorSession, Opened
@@ -51,6 +52,16 @@ Out = TypeVar("Out")
 Introduction = TypeVar("Introduction", bound=Hello | ApiHello)
 
 log = structlog.get_logger(__name__)
+
+BACKLOG = 4096
+"""Connections that the kernel keeps until they are accepted: all executors come at once where the manager was away."""
+
+FEWEST_OPENING = 64
+"""So many may introduce themselves at once, however few are admitted: the others are told that there is no room."""
+
+INTRODUCTION_BYTES = 1 << 20
+"""The largest first frame: whoever sends it may be anybody. It takes what an executor with 4,096 slots holds."""
+
 SECOND_LOOK = 0.1
 """Seconds. Where this process itself was stopped, heartbeats may wait in the socket: look again before giving up."""
 
@@ -74,8 +85,8 @@ async def serve(
     max_connections: int = 20_000,
     port_setting: str = "its setting",
 ) -> AsyncIterator[Server]:
-    """Accept sessions until the context ends. ``handshake_timeout`` is in seconds, for the WebSocket's handshake and again
-    for the introduction. ``AddressInUse`` where the port is taken (``port_setting`` says how to choose another),
+    """Accept sessions until the context ends. ``handshake_timeout`` is in seconds, for the WebSocket's handshake and the
+    introduction together. ``AddressInUse`` where the port is taken (``port_setting`` says how to choose another),
     ``InvalidInput`` where it cannot be listened on for another reason."""
     acceptor = _Acceptor(codec, admit, intervals, handshake_timeout, max_connections)
     try:
@@ -86,7 +97,9 @@ async def serve(
             origins=[None],  # a page in a browser has an origin, and no business here
             process_request=acceptor.turn_away,
             open_timeout=handshake_timeout,
-            max_size=codec.max_frame,
+            max_size=min(codec.max_frame, INTRODUCTION_BYTES),
+            create_connection=acceptor.doors.connection,  # type: ignore[arg-type]  # what makes one does as well
+            backlog=BACKLOG,
             logger=websocket_logger(),
             **WEBSOCKET_OPTIONS,
         )
@@ -121,19 +134,26 @@ class _Acceptor(Generic[Introduction, In, Out]):
         self._intervals = intervals
         self._handshake_timeout = handshake_timeout
         self._max_connections = max_connections
+        self.doors = Doors(max(max_connections, FEWEST_OPENING))
         self._sessions: set[asyncio.Task[None]] = set()
+        self._admitted = 0
 
     def turn_away(self, connection: ServerConnection, _request: Request) -> Response | None:
         """The HTTP answer to a peer for whom there is no room; None where there is."""
-        if len(self._sessions) < self._max_connections:
+        if self._admitted < self._max_connections:
             return None
-        return connection.respond(503, f"{self._max_connections} peers are connected: that is the limit\n")
+        return connection.respond(503, f"{self._no_room}\n")
+
+    @property
+    def _no_room(self) -> str:
+        return f"{self._max_connections} peers are connected: that is the limit"
 
     async def session(self, connection: ServerConnection) -> None:
         """One session from its first frame to its end. Raises nothing that a peer could cause."""
         task = asyncio.current_task()
         assert task is not None
         self._sessions.add(task)
+        assert isinstance(connection, AcceptedConnection)
         try:
             await self._session(connection)
         except Exception:  # a fault of ours; the other sessions go on
@@ -144,6 +164,7 @@ class _Acceptor(Generic[Introduction, In, Out]):
     async def close(self, server: WebSocketServer) -> None:
         """End every session, and wait until each handler was told."""
         server.close()
+        self.doors.close()
         try:
             async with asyncio.timeout(2 * CLOSE_TIMEOUT):
                 await server.wait_closed()
@@ -152,12 +173,16 @@ class _Acceptor(Generic[Introduction, In, Out]):
                 task.cancel()
             await server.wait_closed()
 
-    async def _session(self, connection: ServerConnection) -> None:
+    async def _session(self, connection: AcceptedConnection) -> None:
         session = AcceptorSession(self._codec, self._intervals, now())
-        link: LiveLink[In, Out] = LiveLink(connection, self._codec, lambda: session.heard_at, refuses=True)
-        context = log.bind(link=self._codec.link, peer=link.peer_host)
+        context = log.bind(link=self._codec.link, peer=host_of(connection))
         try:
             hello = await self._introduction(connection, session)
+            link: LiveLink[In, Out] = LiveLink(
+                connection, self._codec, session.version, lambda: session.heard_at, refuses=True
+            )
+            if self._admitted >= self._max_connections:  # others came since its handshake
+                raise Unavailable(self._no_room)
             welcome, handler = await self._admit(hello, link)
         except ConnectionClosed as closed:
             context.debug("session_not_opened", reason=str(closed))
@@ -173,9 +198,11 @@ class _Acceptor(Generic[Introduction, In, Out]):
         session.admit()
         first = msgspec.structs.replace(welcome, version=session.version, intervals=self._intervals)
         lease = _Lease(session, link)
+        self._admitted += 1
         try:
             ending = await link.run(lambda frame: session.receive(frame, now()), handler, first=first)
         finally:
+            self._admitted -= 1
             lease.cancel()
         if isinstance(ending, ProtocolError):
             context.warning("session_failed", code=ending.code, reason=ending.message)
@@ -183,15 +210,17 @@ class _Acceptor(Generic[Introduction, In, Out]):
             context.info("session_lost", reason=ending.message)
 
     async def _introduction(
-        self, connection: ServerConnection, session: AcceptorSession[Introduction, In, Out]
+        self, connection: AcceptedConnection, session: AcceptorSession[Introduction, In, Out]
     ) -> Introduction:
         try:
-            async with asyncio.timeout(self._handshake_timeout):
+            async with asyncio.timeout(connection.accepted_at + self._handshake_timeout - now()):
                 frame = await connection.recv(decode=False)
         except TimeoutError as error:
+            connection.close_timeout = 0.0  # it has had its time: nothing more is waited for
             raise ProtocolError(f"no introduction within {self._handshake_timeout:g} s") from error
         (event,) = session.receive(frame, now())
         assert isinstance(event, Opened)
+        connection.introduced(self._codec.max_frame)
         return event.greeting
 
     async def _refuse(self, connection: ServerConnection, error: TaskyardError) -> None:

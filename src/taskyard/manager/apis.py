@@ -22,6 +22,7 @@ from taskyard.protocol.messages import (
     ManagerApiMessage,
     RepositoryAddress,
 )
+from taskyard.protocol.session import negotiated
 from taskyard.settings import ManagerSettings, is_loopback
 from taskyard.tokens import TokenGate
 
@@ -58,7 +59,7 @@ class ApiServers:
         log.info("api_connected", api_id=hello.api_id, host=link.peer_host)
         # The link fills in the version and the intervals.
         welcome = ApiWelcome(version=hello.newest_version, generation=self._generation)
-        return welcome, ApiSession(hello.api_id, self._handler, link, self._settings.max_api_calls, self._tasks)
+        return welcome, ApiSession(hello, self._handler, link, self._settings.max_api_calls, self._tasks)
 
 
 def _as_seen(repository: RepositoryAddress, peer_host: str) -> RepositoryAddress:
@@ -74,13 +75,14 @@ class ApiSession:
 
     def __init__(
         self,
-        api_id: str,
+        hello: ApiHello,
         handler: RequestHandler,
         link: Link[ManagerApiMessage],
         max_calls: int,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self._api_id = api_id
+        self._api_id = hello.api_id
+        self._version = negotiated(hello)
         self._handler = handler
         self._link = link
         self._max_calls = max_calls
@@ -119,7 +121,7 @@ class ApiSession:
     async def _serve(self, call: Call) -> None:
         """An error, our own mistakes among them, ends this call alone."""
         try:
-            self._link.send(answer_to(call.number, await self._handler.answer(call.request)))
+            self._link.send(answer_to(call.number, await self._handler.answer(call.request), self._version))
         except TaskyardError as error:
             self._link.send(failure_of(call.number, error))
         except Exception:

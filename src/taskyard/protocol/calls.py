@@ -12,7 +12,8 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from taskyard.errors import BatchInvalid, MalformedFrame, TaskyardError, from_code
-from taskyard.protocol.messages import Answer, Failure, Request
+from taskyard.protocol.messages import NEWEST_VERSION, Answer, Failure, Request
+from taskyard.protocol.versions import readable
 
 A = TypeVar("A")
 
@@ -25,9 +26,9 @@ def answer_type(kind: type[Request[A]]) -> type[A]:
     return answer  # type: ignore[no-any-return]  # a class, by the definition of every request
 
 
-def answer_to(number: int, body: object) -> Answer:
-    """The answer to call ``number``."""
-    return Answer(number=number, body=msgspec.Raw(_encoder.encode(body)))
+def answer_to(number: int, body: object, version: int = NEWEST_VERSION) -> Answer:
+    """The answer to call ``number``, in a session of that version."""
+    return Answer(number=number, body=msgspec.Raw(_encoder.encode(readable(body, version))))
 
 
 def read_answer(request: Request[A], answer: Answer) -> A:

@@ -76,6 +76,7 @@ class DiallerSession(Generic[Greeting, In, Out]):
         self._number = 0
         self.state = SessionState.OPENING
         self.intervals = Intervals()
+        self.version = 0
         self.confirmed_at = now
         """When the newest heartbeat was sent that the acceptor has echoed. ``Hello`` counts as number 0, ``Welcome`` as
         its echo. Means nothing while the session is opening."""
@@ -123,7 +124,7 @@ class DiallerSession(Generic[Greeting, In, Out]):
         times = greeting.intervals
         if not 0 < times.heartbeat < times.deadline < times.lease < math.inf:
             raise ProtocolError(f"heartbeat < deadline < lease does not hold: {times}")
-        self.intervals = times
+        self.intervals, self.version = times, greeting.version
         self.state = SessionState.OPEN
         self._confirm(0)
 
