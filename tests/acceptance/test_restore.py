@@ -69,7 +69,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         try:
             yield bench
         finally:
-            for name in ("kept", "ended", "later"):
+            for name in ("kept", "ended", "later", "waiting"):
                 bench.finish(name)
             bench.client.close()
 
@@ -109,6 +109,29 @@ def test_what_was_begun_before_a_restore_is_killed_or_set_aside(bench: Bench) ->
     # The outcome of before is kept where it was made.
     (aside,) = [one for one in bench.discarded() if one["outcome"].get("exit_code") == 0]
     assert (aside["fence"]["task_id"], aside["fence"]["attempt"]) == (ended.id, 1)
+
+
+def test_an_attempt_of_the_same_number_is_another_one_after_a_restore(bench: Bench) -> None:
+    """The backup knows the task as waiting. It was begun since: its first attempt is on the executor twice then, in two
+    generations."""
+    for name in ("kept", "ended", "later"):
+        bench.run(name)
+    waiting = bench.client.submit(
+        "job.py", script=JOB, name="waiting", return_type="text", env={"GO": str(bench.folder / "waiting")}
+    )
+    assert "holds 4 tasks, 3 of them open" in bench.store("backup", str(bench.backup))
+    bench.finish("ended")
+    bench.executor.wait_for("attempt_started", task_id=waiting.id)
+    bench.manager.kill()
+    bench.store("restore", str(bench.backup))
+    seen = bench.executor.lines
+    bench.restart()
+    bench.executor.wait_for("attempt_dropped", after=seen, task_id=waiting.id)
+    for name in ("kept", "later", "waiting"):
+        bench.finish(name)
+    assert bench.client.result(waiting.id, timeout=60).value == "up 1\ndone\n"
+    for name in ("kept", "ended", "later"):
+        assert bench.client.result(name, timeout=60).value == "up 2\ndone\n"
 
 
 def test_no_restore_beside_a_manager(bench: Bench) -> None:
