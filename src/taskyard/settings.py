@@ -18,6 +18,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 API_PORT, MANAGER_API_PORT, MANAGER_EXECUTOR_PORT = 5001, 5555, 5556
+#: Seconds between an executor's deadline and the end of its lease, in which it kills its attempts; half of a deadline that is
+#: shorter than two of them.
+ROOM_TO_KILL = 2.0
 LOG_LEVELS = "^(debug|info|warning|error)$"
 LOG_FORMATS = "^(human|json|auto)$"
 ISOLATIONS = "^(auto|always|never)$"
@@ -126,6 +129,11 @@ class ManagerSettings(Settings):
     def _lease_is_longest(self) -> Self:
         if not self.heartbeat_interval < self.executor_deadline < self.lease < math.inf:
             raise ValueError("heartbeat_interval < executor_deadline < lease must hold")
+        room = min(ROOM_TO_KILL, self.executor_deadline / 2)
+        if self.lease - self.executor_deadline < room:
+            raise ValueError(
+                f"lease must be {room:g} s longer than executor_deadline at least: executors need them to kill"
+            )
         return self
 
 

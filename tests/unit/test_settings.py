@@ -205,6 +205,12 @@ def test_a_token_does_not_show_itself() -> None:
         (ManagerSettings, {"lease": "soon"}, "lease: Input should be a valid number"),
         (ManagerSettings, {"lease": 30.0}, "heartbeat_interval < executor_deadline < lease must hold"),
         (ManagerSettings, {"lease": float("inf")}, "heartbeat_interval < executor_deadline < lease must hold"),
+        (ManagerSettings, {"lease": 31.9}, "lease must be 2 s longer than executor_deadline at least"),
+        (
+            ManagerSettings,
+            {"heartbeat_interval": 0.1, "executor_deadline": 1.0, "lease": 1.4},
+            "lease must be 0.5 s longer than executor_deadline at least",
+        ),
         (ManagerSettings, {"heartbeat_interval": 31.0}, "heartbeat_interval < executor_deadline < lease must hold"),
         (ApiSettings, {"socket_address": "manager:http"}, "'manager:http' is not an address: give host or host:port"),
         (ExecutorSettings, {"slots": 0, "cpus": 0}, "slots: Input should be greater than or equal to 1; cpus:"),
@@ -214,6 +220,11 @@ def test_a_wrong_value_is_explained(kind: type[Settings], values: dict[str, Any]
     with pytest.raises(ValidationError) as raised:
         kind(**values)
     assert sentence in explain(raised.value)
+
+
+def test_executors_have_room_to_kill() -> None:
+    assert ManagerSettings(lease=32.0).lease == 32.0
+    assert ManagerSettings(heartbeat_interval=0.1, executor_deadline=1.0, lease=1.5).lease == 1.5
 
 
 def test_a_rule_over_several_settings_has_no_setting_of_its_own() -> None:

@@ -25,7 +25,7 @@ from taskyard.api.views import (
 from taskyard.protocol import messages
 from taskyard.protocol.messages import TaskDetail, Why
 from taskyard.task import model
-from taskyard.task.model import Attempt, Created, Failed, Limits, Outcome, Reason, Running, Task, TaskEvent
+from taskyard.task.model import Attempt, Created, Failed, Limits, Outcome, Running, Task, TaskEvent
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -62,17 +62,11 @@ def measures(outcome: Outcome | None) -> dict[str, Any]:
 
 
 def message(detail: TaskDetail) -> str:
-    """Why an ended task ended as it did, in a sentence. Its last attempt tells; but a timeout may pass while none runs."""
-    state, spec = detail.task.state, detail.spec
+    """Why an ended task ended as it did, in a sentence. Its last attempt tells, unless a timeout beyond one run ended it."""
+    state = detail.task.state
+    if isinstance(state, Failed) and state.message:
+        return state.message
     outcome = detail.attempt.outcome if detail.attempt is not None and detail.task.has_ended else None
-    if (
-        isinstance(state, Failed)
-        and state.reason is Reason.TIMEOUT
-        and (outcome is None or outcome.reason != state.reason)
-    ):
-        limits = {"queue_timeout": spec.queue_timeout, "total_timeout": spec.total_timeout}
-        told = " or its ".join(f"{name} of {seconds:g} s" for name, seconds in limits.items() if seconds is not None)
-        return f"it waited longer than its {told or 'timeout'} allows"
     return outcome.message if outcome else ""
 
 

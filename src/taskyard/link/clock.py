@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 # Only this clock of Linux goes on while the machine is suspended; elsewhere the monotonic one does.
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -24,3 +25,11 @@ class SteadyWall:
 
     def __call__(self) -> float:
         return self._offset + self._boottime()
+
+
+def boot_id() -> str:
+    """Which boot of the machine :func:`now` counts from; empty where that is not known, which is so beyond Linux."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""

@@ -126,11 +126,11 @@ class Nodes:
             executor_id=executor.executor_id,
             attempts=len(executor.holds),
         )
-        self.start_lease(executor, link.renewed_at)
+        self.start_lease(executor, link.renewed_at, self._settings.lease)
 
-    def start_lease(self, executor: Executor, heard_at: float) -> None:
-        """The executor is away: give its attempts up when its lease is over."""
-        remaining = max(0.0, heard_at + self._settings.lease - self._boottime())
+    def start_lease(self, executor: Executor, heard_at: float, lease: float) -> None:
+        """The executor is away: give its attempts up when its lease is over, in seconds from ``heard_at``."""
+        remaining = max(0.0, heard_at + lease - self._boottime())
         self._give_up_in(remaining, executor)
 
     def close(self) -> None:

@@ -24,13 +24,13 @@ from taskyard.manager.stops import Stops
 from taskyard.manager.timeouts import Timeouts
 from taskyard.manager.views import Views
 from taskyard.settings import ManagerSettings
-from taskyard.store.base import Store
+from taskyard.store.base import Store, Tenure
 from taskyard.tokens import TokenGate
 
 
 class Parts:
     """``wall`` gives seconds since the epoch, and is not to jump; ``boottime`` gives those of the monotonic clock of leases.
-    ``tasks`` owns whatever goes on in the background."""
+    ``boot_id`` says from which boot of the machine that counts. ``tasks`` owns whatever goes on in the background."""
 
     def __init__(
         self,
@@ -41,9 +41,11 @@ class Parts:
         *,
         wall: Callable[[], float] | None = None,
         boottime: Callable[[], float] = boottime,
+        boot_id: str = "",
     ) -> None:
         wall = wall or SteadyWall()
         self._store = store
+        self._tenure = Tenure(lease=settings.lease, boot_id=boot_id, clock_offset=wall() - boottime())
         self.wall = wall
         self._boottime = boottime
         self.fleet = Fleet()
@@ -133,7 +135,10 @@ class Parts:
         )
 
     async def recover(self) -> None:
-        """Take up what the last manager left. Executors that held attempts get one full lease from now."""
+        """Take up what the last manager left. Executors that held attempts get one full lease from now: that manager's, where
+        it was longer, since they keep to its times until they are told others."""
+        before = await self._store.take_over(self._tenure)
+        lease = max(self._tenure.lease, before.lease if before is not None else 0.0)
         await recover(
             self._store,
             self.fleet,
@@ -141,7 +146,7 @@ class Parts:
             self.live,
             self._deadlines,
             self.wall(),
-            lambda executor: self.nodes.start_lease(executor, self._boottime()),
+            lambda executor: self.nodes.start_lease(executor, self._boottime(), lease),
         )
         self.timeouts.look()
 

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from taskyard.link.clock import boot_id
 from taskyard.link.serve import serve
 from taskyard.manager.clearing import keep_clear
 from taskyard.manager.parts import Parts
@@ -46,7 +47,7 @@ class Manager:
             async with asyncio.TaskGroup() as keepers:
                 watching = keepers.create_task(_watch(store))
                 async with asyncio.TaskGroup() as tasks:
-                    parts = Parts(self._settings, self._gate, store, tasks)
+                    parts = Parts(self._settings, self._gate, store, tasks, boot_id=boot_id())
                     clearing = keepers.create_task(keep_clear(store, parts.fleet, self._settings, parts.wall))
                     try:
                         await parts.recover()

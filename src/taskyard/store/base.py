@@ -90,6 +90,15 @@ class ExecutorRow(msgspec.Struct, frozen=True, kw_only=True):
     last_heard: float = 0.0
 
 
+class Tenure(msgspec.Struct, frozen=True, kw_only=True):
+    """What a manager leaves for the one after it: its ``lease`` in seconds, which boot of the machine it ran on (empty where
+    that is not known), and by how many seconds its wall clock was ahead of its monotonic one."""
+
+    lease: float
+    boot_id: str = ""
+    clock_offset: float = 0.0
+
+
 class Store(abc.ABC):
     """See the module. ``generation`` changes when a backup is restored: fences of another generation are stale."""
 
@@ -101,6 +110,11 @@ class Store(abc.ABC):
     failure: StoreError | None
 
     # --- writes -------------------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def take_over(self, tenure: Tenure) -> Awaitable[Tenure | None]:
+        """Note which manager has the store, to be called once by each; what the one before has noted. Where the wall clock was
+        set between the two, on one boot of the machine, the times that tasks wait for are shifted with it."""
 
     @abc.abstractmethod
     def submit(

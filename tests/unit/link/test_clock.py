@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from pathlib import Path
 
 import pytest
 
@@ -33,3 +34,16 @@ def test_a_steady_wall_clock_does_not_follow_one_that_is_set() -> None:
         wall += jump
         boottime += 2.5
     assert steady() == 1_700_000_005.0
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="only Linux has it")
+def test_the_boot_of_the_machine_is_known() -> None:
+    assert clock.boot_id() == clock.boot_id() != ""
+
+
+def test_elsewhere_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(_path: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    assert clock.boot_id() == ""

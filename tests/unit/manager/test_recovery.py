@@ -11,7 +11,7 @@ from taskyard.manager import recovery
 from taskyard.protocol.messages import DeleteTask, DrainExecutor, Keep, Kill, Run, Stop, StopTask, UpdateTask
 from taskyard.store.base import Placement
 from taskyard.task.model import Created, Fence, Reason, Running, Scheduled, SpecChange, Stopped
-from tests.unit.manager.yard import NOW, finished, opened, output, submission
+from tests.unit.manager.yard import NOW, Machine, finished, opened, output, submission
 
 
 async def test_what_waited_waits_again_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,6 +92,38 @@ async def test_open_attempts_get_one_full_lease(tmp_path: Path) -> None:
         assert isinstance(task.state, Created)
         assert task.losses == 1
         await yard.check_against_store()
+
+
+async def test_a_lease_that_was_longer_before_still_holds_for_what_runs(tmp_path: Path) -> None:
+    long = {"heartbeat_interval": 0.1, "executor_deadline": 1.0, "lease": 60.0}
+    short = {"heartbeat_interval": 0.01, "executor_deadline": 0.02, "lease": 0.05}
+    loop = asyncio.get_running_loop()
+    async with opened(tmp_path, **long) as yard:
+        await yard.running(await yard.connect())
+    async with opened(tmp_path, **short) as yard:
+        (timer,) = yard.parts.nodes._leases.values()
+        assert timer.when() - loop.time() > 50
+    async with opened(tmp_path, **short) as yard:
+        (timer,) = yard.parts.nodes._leases.values()
+        assert timer.when() - loop.time() < 1
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+async def test_a_wall_clock_that_was_set_meanwhile_changes_nothing(tmp_path: Path, jump: float) -> None:
+    async with opened(tmp_path, Machine(boot_id="this")) as yard:
+        await yard.submit("waits", queue_timeout=50.0)
+        await yard.submit("whole", total_timeout=60.0)
+    async with opened(tmp_path, Machine(NOW + jump, "this")) as yard:
+        assert isinstance((await yard.task("waits")).state, Created)
+        assert (await yard.task("whole")).expires_at == NOW + jump + 60
+        yard.now += 49
+        yard.parts.timeouts.look()
+        await yard.settled()
+        assert isinstance((await yard.task("waits")).state, Created)
+        yard.now += 1
+        yard.parts.timeouts.look()
+        await yard.settled()
+        assert (await yard.task("waits")).has_ended
 
 
 async def test_a_stop_that_was_asked_for_is_told_again_with_the_grace_of_the_attempt(tmp_path: Path) -> None:

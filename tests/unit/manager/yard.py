@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from taskyard.errors import TaskyardError, TooLarge
 from taskyard.manager.fleet import Executor
@@ -110,11 +110,21 @@ class Group(asyncio.TaskGroup):
         return task
 
 
+class Machine(NamedTuple):
+    """``now`` is what the wall clock says when the manager starts."""
+
+    now: float = NOW
+    boot_id: str = ""
+
+
+MACHINE = Machine()
+
+
 class Yard:
     """``now`` is the wall clock, ``boottime`` that of the leases."""
 
-    def __init__(self, settings: ManagerSettings, store: SqliteStore, tasks: Group) -> None:
-        self.now = NOW
+    def __init__(self, settings: ManagerSettings, store: SqliteStore, tasks: Group, machine: Machine) -> None:
+        self.now = machine.now
         self.boottime = 50.0
         self.settings = settings
         self.store = store
@@ -126,6 +136,7 @@ class Yard:
             tasks,
             wall=lambda: self.now,
             boottime=lambda: self.boottime,
+            boot_id=machine.boot_id,
         )
         self.handler = self.parts.handler
         self.fleet = self.parts.fleet
@@ -217,12 +228,12 @@ class Yard:
 
 
 @asynccontextmanager
-async def opened(folder: Path, **settings: Any) -> AsyncIterator[Yard]:
+async def opened(folder: Path, machine: Machine = MACHINE, /, **settings: Any) -> AsyncIterator[Yard]:
     """A yard on the store of that folder, which it takes up where it was left."""
     store = await SqliteStore.open(folder / "store.db")
     try:
         async with Group() as tasks:
-            yard = Yard(ManagerSettings(data_dir=folder, **settings), store, tasks)
+            yard = Yard(ManagerSettings(data_dir=folder, **settings), store, tasks, machine)
             await yard.parts.recover()
             try:
                 yield yard

@@ -6,6 +6,12 @@ SELECT value FROM meta WHERE key = 'generation';
 -- name: renew_generation
 UPDATE meta SET value = lower(hex(randomblob(8))) WHERE key = 'generation';
 
+-- name: tenure
+SELECT value FROM meta WHERE key = 'tenure';
+
+-- name: note_tenure
+INSERT INTO meta (key, value) VALUES ('tenure', :value) ON CONFLICT (key) DO UPDATE SET value = excluded.value;
+
 -- name: task_columns
 tasks.ordinal, tasks.id, tasks.namespace, tasks.name, tasks.principal, tasks.state, tasks.stop, tasks.executor_id,
 tasks.started_at, tasks.not_before, tasks.ended_at, tasks.reason, tasks.revision, tasks.attempt, tasks.failures,
@@ -47,6 +53,12 @@ UPDATE tasks SET
     ended_at = :ended_at, reason = :reason, attempt = :attempt, failures = :failures, losses = :losses,
     version = :version, until = :until, message = :message, timed_out = :timed_out, expires_at = :expires_at
 WHERE id = :task_id AND attempt = :read_attempt AND version = :read_version;
+
+-- name: shift_times
+-- The times that are still to come. A backoff of 0 is none.
+UPDATE tasks SET
+    not_before = iif(not_before > 0, not_before + :step, not_before), until = until + :step, expires_at = expires_at + :step
+WHERE state IN ('created', 'scheduled', 'running');
 
 -- name: revise_task
 UPDATE tasks SET

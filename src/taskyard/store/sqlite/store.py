@@ -19,8 +19,9 @@ from taskyard.store.base import (
     Stale,
     Store,
     SubmitAnswer,
+    Tenure,
 )
-from taskyard.store.sqlite import output, reading, submitting, transitions, upkeep
+from taskyard.store.sqlite import output, reading, submitting, tenures, transitions, upkeep
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.files import StoreFiles
 from taskyard.store.sqlite.watchers import Watchers
@@ -70,6 +71,9 @@ class SqliteStore(Store):
         return store
 
     # --- writes -------------------------------------------------------------------------------------------------------
+
+    def take_over(self, tenure: Tenure) -> Awaitable[Tenure | None]:
+        return self._write(0, tenures.take_over, tenure)
 
     def submit(
         self, items: Sequence[Submission], placements: Sequence[Placement], key: IdempotencyKey | None, now: float
