@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from taskyard.errors import InvalidInput
+from taskyard.folders import make_private
 
 FILE_NAME = "tokens.json"
 KINDS = ("user", "executor")
@@ -146,7 +147,7 @@ def _fresh() -> Token:
 
 
 def _write(data_dir: Path, tokens: Tokens, *, exclusive: bool = False) -> Tokens:
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(data_dir)
     path = data_dir / FILE_NAME
     staged = data_dir / f".{FILE_NAME}.{secrets.token_hex(8)}"
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

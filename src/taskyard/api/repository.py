@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from taskyard.errors import InvalidInput, NotFound, StorageFull, StoreLocked
+from taskyard.folders import make_private
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -88,7 +89,7 @@ class Repository:
         # Guards "nobody has touched it since we asked, so remove it" against "it is there, so touch it".
         self._lock = threading.Lock()
         for one in (self._objects, self._incoming):
-            one.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(one)
         self._owner = _lock_folder(folder)
         self.id = _identity(folder / "id")
         for left_over in self._incoming.iterdir():

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from taskyard.executor.repository import Repositories
+from taskyard.folders import make_private
 from taskyard.protocol.messages import RepositoryAddress
 from taskyard.task.model import FileRef
 
@@ -24,7 +25,7 @@ class Downloader:
         self._repositories = repositories
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._used: Counter[str] = Counter()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         for partial in folder.glob("*.part"):
             partial.unlink()
         known = sorted((one.stat().st_mtime, one.name, one.stat().st_size) for one in folder.iterdir())

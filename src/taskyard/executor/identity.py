@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from taskyard.errors import Conflict, InvalidInput
+from taskyard.folders import make_private
 
 MAX_ON_ONE_MACHINE = 10_000
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -39,7 +40,7 @@ def take(data_dir: Path, name: str) -> Iterator[Identity]:
     names = [name] if name else _free_names()
     for candidate in names:
         folder = data_dir / "executors" / candidate
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(folder)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -28,6 +28,7 @@ import structlog
 
 from taskyard.errors import MalformedFrame
 from taskyard.executor import rooms
+from taskyard.folders import make_private
 from taskyard.task.model import Chunk, Fence, Outcome, Stream
 
 MAX_DISCARDED = 1_000
@@ -160,7 +161,7 @@ class Spool:
         self._spool = root / "spool"
         self._discarded = root / "discarded"
         for folder in (self._spool, self._discarded):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(folder)
 
     def open(self, fence: Fence) -> OutputLog:
         """The empty output of a new attempt, for whose outcome room is reserved. ``OSError`` where the disk has none."""

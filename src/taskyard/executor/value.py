@@ -6,6 +6,7 @@ The value itself is not sent again: the manager has it, as the attempt's output.
 from __future__ import annotations
 
 import json
+import math
 from typing import Never
 
 from taskyard.task.model import ReturnType
@@ -27,7 +28,7 @@ def _json_objection(stdout: bytes) -> str:
     if not stdout.strip():
         return "the return value should be JSON, but nothing was printed on stdout"
     try:
-        json.loads(stdout.decode(), parse_constant=_no_constant)
+        json.loads(stdout.decode(), parse_constant=_no_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         return f"stdout is not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
     except UnicodeDecodeError as error:
@@ -37,6 +38,15 @@ def _json_objection(stdout: bytes) -> str:
     except (ValueError, RecursionError) as error:
         return f"stdout is not JSON that can be read: {error}"
     return ""
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError(
+            f"{number[:40]} is larger than any number that JSON's readers know; print it as a string instead"
+        )
+    return value
 
 
 def _no_constant(name: str) -> Never:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskyard import AsyncClient, Client
-from taskyard.cli.main import run
+from taskyard.cli.commands import run
 from taskyard.cli.options import Remote
 from taskyard.client import logs
 from tests.unit.client.scripted import ScriptedApi

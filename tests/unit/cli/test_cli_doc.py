@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from cyclopts import App
 
+from taskyard.cli.commands import COMMANDS, DEFAULT_PARAMETER, GLOBAL_FLAGS, GLOBAL_VALUED, build
 from taskyard.cli.exits import MEANINGS
-from taskyard.cli.main import COMMANDS, DEFAULT_PARAMETER, GLOBAL_FLAGS, GLOBAL_VALUED, build
 
 PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
 SHARED = {"--log-level", "--log-format", *GLOBAL_VALUED, *GLOBAL_FLAGS}

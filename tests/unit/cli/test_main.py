@@ -6,13 +6,15 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 import httpx2
 import pytest
 
 from taskyard import __version__
-from taskyard.cli import main
+from taskyard.cli import commands
 from taskyard.cli.exits import Exit
+from taskyard.cli.main import main
 from tests.unit.cli.conftest import Cli
 from tests.unit.client.scripted import ScriptedApi, problem, task
 
@@ -22,7 +24,7 @@ IN_TURN = "import sys; {code}; print(*[name for name in sys.modules if name.spli
 def test_help_lists_every_command(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli("--help") == Exit.OK
     shown = capsys.readouterr().out
-    assert [name for name, _, _ in main.COMMANDS if f"│ {name} " not in shown] == []
+    assert [name for name, _, _ in commands.COMMANDS if f"│ {name} " not in shown] == []
 
 
 @pytest.mark.parametrize("words", [("version",), ("--version",)])
@@ -78,6 +80,35 @@ def test_an_interrupt_has_no_traceback(cli: Cli, api: ScriptedApi, capsys: pytes
     assert capsys.readouterr().err == ""
 
 
+def first_line_with(lines: IO[str], word: str) -> str:
+    """Reads until a line holds the word: what was read."""
+    read = ""
+    for line in lines:
+        read += line
+        if word in line:
+            break
+    return read
+
+
+@pytest.mark.parametrize(
+    "importing", ["cyclopts._version", "cyclopts.core", "cyclopts", "taskyard.cli.commands", "asyncio", "httpx2"]
+)
+def test_an_interrupt_while_modules_are_imported_has_no_traceback(tmp_path: Path, importing: str) -> None:
+    """Python tells on stderr of each module that it has imported: that is when the interrupt comes."""
+    script = tmp_path / "hello.py"
+    script.write_text("print(1)")
+    command = [sys.executable, "-X", "importtime", "-m", "taskyard", "run", "--url", "http://127.0.0.1:9", str(script)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = first_line_with(process.stderr, importing)
+        process.send_signal(signal.SIGINT)
+        told += process.stderr.read()
+    assert importing in told
+    assert "Traceback" not in told
+    assert "KeyboardInterrupt" not in told
+    assert process.returncode in (-signal.SIGINT, Exit.INTERRUPTED)
+
+
 def test_a_reader_that_has_gone_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -91,8 +122,14 @@ def test_a_reader_that_has_gone_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("code", "watched"),
     [
-        ("from taskyard.cli.main import run; run(['--version'])", {"httpx2", "fastapi", "pydantic", "uvicorn", "apsw"}),
-        ("from taskyard.cli.main import run; run(['--help'])", {"httpx2", "fastapi", "pydantic", "uvicorn", "apsw"}),
+        (
+            "from taskyard.cli.commands import run; run(['--version'])",
+            {"httpx2", "fastapi", "pydantic", "uvicorn", "apsw"},
+        ),
+        (
+            "from taskyard.cli.commands import run; run(['--help'])",
+            {"httpx2", "fastapi", "pydantic", "uvicorn", "apsw"},
+        ),
         ("import taskyard.cli.tasks, taskyard.client.synchronous", {"fastapi", "uvicorn", "apsw", "websockets"}),
         ("import taskyard.cli.servers, taskyard.executor.service", {"fastapi", "uvicorn", "starlette", "apsw"}),
     ],
@@ -111,7 +148,7 @@ def test_the_completion_can_be_installed(
     script = tmp_path / "completion"
     assert cli("--install-completion", "--shell", "bash", "--output", str(script)) == Exit.OK
     assert "taskyard" in script.read_text()
-    for name, _, _ in main.COMMANDS:
+    for name, _, _ in commands.COMMANDS:
         assert name in script.read_text()
 
 
@@ -119,5 +156,5 @@ def test_the_console_script(monkeypatch: pytest.MonkeyPatch, api: ScriptedApi, c
     api.on("GET /tasks/hello", task())
     monkeypatch.setattr(sys, "argv", ["taskyard", "status", "hello"])
     with pytest.raises(SystemExit) as caught:
-        main.main()
+        main()
     assert caught.value.code == Exit.OK

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
+from taskyard.cli.commands import run
 from taskyard.cli.exits import Exit
-from taskyard.cli.main import run
 from taskyard.cli.up import reachable
 
 

@@ -20,7 +20,7 @@ def test_any_text_is_a_text() -> None:
     assert objection(ReturnType.TEXT, b"\xff", 0) == ""
 
 
-@pytest.mark.parametrize("stdout", [b"1", b' {"a": [null, "\xc3\xa4"]}\n', b'"text"\n\n'])
+@pytest.mark.parametrize("stdout", [b"1", b' {"a": [null, "\xc3\xa4"]}\n', b'"text"\n\n', b"[1e308, 1e-999]"])
 def test_json(stdout: bytes) -> None:
     assert objection(ReturnType.JSON, stdout, 0) == ""
 
@@ -34,6 +34,8 @@ def test_json(stdout: bytes) -> None:
         (b"1\n2", "line 2, column 1: Extra data"),
         (b'"a\n\xff"', "line 2, column 1: no UTF-8"),
         (b"[NaN]", "NaN is no JSON"),
+        (b'{"a": [1e999]}', "1e999 is larger than any number"),
+        (b"-1e400", "-1e400 is larger than any number"),
         (b"[" * 100_000, "that can be read"),
         (b"1" * 5000, "that can be read"),
     ],

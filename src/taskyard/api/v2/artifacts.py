@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response, StreamingResponse
 
 from taskyard.api.downloads import FILE, SAFE_HEADERS, disposition, file_response, stored_response
@@ -20,6 +21,14 @@ from taskyard.errors import NotFound
 from taskyard.protocol.messages import GetFile, GetTask, TaskDetail
 from taskyard.task.model import Artifact
 
+
+class AnyPath(PathConvertor):
+    """A path with whatever a file's name may hold: Starlette's own ends at a line's end."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("any", AnyPath())
 router = APIRouter(prefix="/api/v2/tasks", tags=["files"])
 
 FilePath = Annotated[str, Path(min_length=1, max_length=LONGEST_PATH, description="a path, as it is listed")]
@@ -49,7 +58,7 @@ async def get_artifacts_zip(task: TaskKey, parts: TheParts) -> Response:
 
 
 @router.get(
-    "/{task}/artifacts/{path:path}",
+    "/{task}/artifacts/{path:any}",
     response_class=Response,
     responses=responses(404, 416, 422) | FILE,
 )
@@ -63,7 +72,7 @@ async def get_artifact(task: TaskKey, path: FilePath, request: Request, parts: T
 
 
 @router.get(
-    "/{task}/files/{path:path}",
+    "/{task}/files/{path:any}",
     response_class=Response,
     responses=responses(404, 416, 422) | FILE,
 )

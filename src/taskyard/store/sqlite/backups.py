@@ -70,7 +70,7 @@ def restore(store: Path, source: Path) -> Restored:
         raise InvalidInput(f"{source} is the store itself: name a backup of it")
     _sound(source, f"{source} is no sound backup, and nothing was changed")
     with _disk_errors(store):
-        make_folder(store.parent, 0o700)
+        make_folder(store.parent)
         lock = _locked(store)
     try:
         with _staged_beside(store) as staged:

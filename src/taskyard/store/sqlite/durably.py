@@ -15,10 +15,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(path: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those above it with the usual mode, and have each one's name on the disk. ``OSError``."""
+def make_folder(path: Path) -> None:
+    """Make a folder for our own user alone, and those above it that are missing, and have each one's name on the disk.
+    ``OSError``."""
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(mode, exist_ok=True)
+    path.mkdir(0o700, exist_ok=True)
     sync(path.parent)

@@ -29,7 +29,7 @@ class StoreFiles:
         """Lock the file, make or migrate it, and open it. Only its header and its schema are read: a big one takes no
         longer. ``StoreLocked``, ``StoreDamaged``, ``SchemaTooNew``, ``StoreError``."""
         try:
-            make_folder(path.parent, 0o700)
+            make_folder(path.parent)
             lock = FileLock(path.with_name(path.name + ".lock"))
         except OSError as error:
             raise StoreError(f"{path} cannot be opened: {error.strerror}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -13,7 +14,7 @@ from taskyard.task.model import Artifact, Outcome
 from tests.unit.api.scripted import ScriptedManager
 
 ONE = "/api/v2/tasks/one"
-CONTENTS = {"plot.png": b"0123456789", "deep/er/ü.txt": b"text" * 100_000}
+CONTENTS = {"plot.png": b"0123456789", "deep/er/ü.txt": b"text" * 100_000, "two\nlines\r?#%0A\n": b"odd"}
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def test_a_task_that_has_not_run_has_none(http: httpx2.AsyncClient) -> Non
 
 @pytest.mark.parametrize("path", CONTENTS)
 async def test_download(http: httpx2.AsyncClient, task: str, path: str) -> None:
-    answer = await http.get(f"{ONE}/artifacts/{path}")
+    answer = await http.get(f"{ONE}/artifacts/{quote(path)}")
     assert answer.content == CONTENTS[path]
     assert answer.headers["content-length"] == str(len(CONTENTS[path]))
     assert answer.headers["content-disposition"].startswith("attachment; filename=")
