@@ -104,7 +104,9 @@ class Workload:
         if choice < 0.70 and opened:
             return self.report(rng.choice(opened))
         task = rng.choice(tasks)
-        match rng.randrange(8):
+        match rng.randrange(9):
+            case 8:
+                return store.time_out([task.id], self.now)
             case 0:
                 return store.request(task.id, Stop(), self.now)
             case 1:
@@ -132,7 +134,8 @@ class Workload:
 
     def item(self) -> Submission:
         task_id = str(uuid.UUID(int=self.rng.getrandbits(128)))
-        return submission(task_id[:13], task_id=task_id, env={"A": "x" * self.rng.choice((0, 50, 5000))}, retries=1)
+        about: dict[str, Any] = {"total_timeout": self.rng.choice((None, 10.0)), "retries": 1}
+        return submission(task_id[:13], task_id=task_id, env={"A": "x" * self.rng.choice((0, 50, 5000))}, **about)
 
     def placed(self, task_id: str, version: int) -> Placement:
         executor = self.rng.choice(EXECUTORS)

@@ -52,7 +52,7 @@ async def live_and_end(yard: Yard, peer: Peer, number: int) -> str:
         await peer.says(finished(fence, exit_code=1, reason=Reason.EXIT))
         await yard.handler.call(StopTask(task=name))  # while it waits for its backoff
     elif number % 6 == 2:
-        fence = await yard.running(peer, name)
+        fence = await yard.running(peer, name, total_timeout=500.0)
         await yard.handler.call(DeleteTask(task=name))
         await peer.says(output(fence, 1), finished(fence, exit_code=None, signal=15, stopped=True, last_sequence=1))
     elif number % 6 == 3:
@@ -60,10 +60,10 @@ async def live_and_end(yard: Yard, peer: Peer, number: int) -> str:
         await yard.handler.call(UpdateTask(task=name, change=SpecChange(priority=number)))
         await peer.says(finished(fence))
     elif number % 6 == 4:
-        await yard.submit(name)
+        await yard.submit(name, queue_timeout=500.0)
         fence = peer.runs()[-1]
         await peer.says(Rejected(fence=fence, message="no"))
-        await yard.handler.call(StopTask(task=name))
+        await yard.handler.call(DeleteTask(task=name))  # while it waits to be offered again
     else:
         fence = await yard.running(peer, name, max_losses=0)
         peer.leaves()
