@@ -15,6 +15,7 @@ from taskyard.store.sqlite.durably import make_folder, sync
 from taskyard.store.sqlite.lock import FileLock
 from taskyard.store.sqlite.readers import Readers
 from taskyard.store.sqlite.schema import migrate
+from taskyard.store.sqlite.writer import is_full
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class StoreFiles:
             ) from error
         except (apsw.Error, OSError) as error:
             lock.release()
+            if isinstance(error, apsw.Error) and is_full(error):
+                raise StoreError(f"{path} cannot be opened, since its disk is full: make room and try again") from error
             raise StoreError(f"{path} cannot be opened: {error}") from error
         except BaseException:
             lock.release()

@@ -185,12 +185,17 @@ _FATAL = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError,
 
 def is_fatal(error: apsw.Error) -> bool:
     """The file cannot be relied on any more."""
-    return isinstance(error, _FATAL)
+    return isinstance(error, _FATAL) and not is_full(error)
+
+
+def is_full(error: apsw.Error) -> bool:
+    """The disk is full. Where that is met by the index of the log, which grows with it, SQLite calls it an I/O error."""
+    return isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
 
 
 def error_from(error: apsw.Error) -> TaskyardError:
     """What the waiters are told."""
-    if isinstance(error, apsw.FullError):
+    if is_full(error):
         return StorageFull("the disk of the store is full: nothing was stored; make room and try again")
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return Unavailable("another program holds the store's file: close it, or try again")

@@ -242,11 +242,19 @@ def test_damage_that_an_operation_finds_is_the_end(bench: Bench) -> None:
         (apsw.BusyError("busy"), Unavailable),
         (apsw.LockedError("locked"), Unavailable),
         (apsw.IOError("disk I/O error"), StoreError),
+        (apsw.CorruptError("malformed"), StoreError),
+        (apsw.NotADBError("no database"), StoreError),
     ],
     ids=repr,
 )
 def test_each_error_has_its_name(error: apsw.Error, expected: type[TaskyardError]) -> None:
     assert type(error_from(error)) is expected
+
+
+def test_damage_that_is_found_late_names_the_way_back() -> None:
+    told = error_from(apsw.CorruptError("malformed")).message
+    assert "taskyard store check" in told
+    assert "taskyard store restore FILE" in told
 
 
 # --- the queue --------------------------------------------------------------------------------------------------------
