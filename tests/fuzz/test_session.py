@@ -25,13 +25,13 @@ from taskyard.protocol.messages import (
     Usage,
     Welcome,
 )
-from taskyard.protocol.session import AcceptorSession, DiallerSession, Opened, Received, Reply, SessionState
+from taskyard.protocol.session import AcceptorSession, DiallerSession, Opened, Received, Reply, SessionState, offered
 from tests.fuzz.message_strategies import mutated, structs, values
 
 MAX_FRAME = 1 << 20
 EXECUTOR, MANAGER = executor_codec(MAX_FRAME), manager_executor_codec(MAX_FRAME)
 API, MANAGER_API = api_codec(MAX_FRAME), manager_api_codec(MAX_FRAME)
-HELLO = Hello(executor_id="e", boot_id="b", name="n", capacity={})
+HELLO = offered(Hello(executor_id="e", boot_id="b", name="n", capacity={}))
 INTERVALS = Intervals(heartbeat=1.0, deadline=3.0, lease=4.0)
 WELCOME = Welcome(version=1, generation="g", intervals=INTERVALS)
 

@@ -9,7 +9,7 @@ class Orders:                                            # a Handler[ManagerOrde
 
     def closed(self) -> None: ...                        # the session has ended; a new one gets a new handler
 
-def hello() -> Hello:                                    # asked for each session, right before it is sent
+def hello() -> Hello:                                    # asked for each session, right before it is sent (without versions)
     return Hello(executor_id=..., boot_id=..., name=..., capacity=..., holds=node.holds())
 
 def on_open(link: Link[ExecutorMessage], welcome: Welcome) -> Orders:   # nothing is received before this returns
@@ -40,7 +40,7 @@ from taskyard.link.clock import now
 from taskyard.link.live import WEBSOCKET_OPTIONS, LiveLink, explained, websocket_logger
 from taskyard.protocol.codec import Codec
 from taskyard.protocol.messages import ApiHello, ApiWelcome, Hello, Usage, Welcome
-from taskyard.protocol.session import DiallerSession, Opened
+from taskyard.protocol.session import DiallerSession, Opened, offered
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -64,7 +64,7 @@ async def dial(
     """One session. Returns where our side closed the link; else raises why it ended: ``Unavailable`` (cannot be reached,
     lost, silent), ``Unauthorized``, ``VersionMismatch``, ``Refused``, or another ``ProtocolError``."""
     async with _connected(address, codec.max_frame, handshake_timeout) as connection:
-        ending = await _session(connection, codec, hello(), on_open, usage, handshake_timeout)
+        ending = await _session(connection, codec, offered(hello()), on_open, usage, handshake_timeout)
     if ending is not None:
         raise ending
 

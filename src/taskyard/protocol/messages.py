@@ -24,6 +24,8 @@ from taskyard.task.model import (
     TaskEvent,
 )
 
+# What an introduction offers; the link fills it in. Their defaults there stay 1 for ever: that is what a peer of version 1
+# leaves out.
 OLDEST_VERSION = 1
 NEWEST_VERSION = 2
 
@@ -82,8 +84,8 @@ class Hello(Message, tag="hello", kw_only=True):
     those whose outcome it keeps until it is acknowledged. ``boot_id`` differs for each start of the process. ``enforces``
     says of each limit that it can enforce by which means; an executor of version 1 says of none."""
 
-    oldest_version: int = OLDEST_VERSION
-    newest_version: int = NEWEST_VERSION
+    oldest_version: int = 1
+    newest_version: int = 1
     token: str = ""
     executor_id: str
     boot_id: str
@@ -508,8 +510,8 @@ AnyRequest = (
 class ApiHello(Message, tag="api_hello", kw_only=True):
     """An API Server introduces itself; ``repository`` is where executors find its files."""
 
-    oldest_version: int = OLDEST_VERSION
-    newest_version: int = NEWEST_VERSION
+    oldest_version: int = 1
+    newest_version: int = 1
     token: str = ""
     api_id: str
     software: str = ""

@@ -39,6 +39,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 Opening = TypeVar("Opening")
 Greeting = TypeVar("Greeting", bound=Welcome | ApiWelcome)
+Either = TypeVar("Either", Hello, ApiHello, Hello | ApiHello)
 Introduction = TypeVar("Introduction", bound=Hello | ApiHello)
 
 
@@ -187,6 +188,11 @@ class AcceptorSession(Generic[Introduction, In, Out]):
             self._number, self.heard_at = message.number, now
             yield Reply(HeartbeatEcho(number=message.number))
         yield Received(message)  # type: ignore[arg-type]  # all that is left of the union
+
+
+def offered(hello: Either) -> Either:
+    """The introduction with the protocol versions that we speak."""
+    return msgspec.structs.replace(hello, oldest_version=OLDEST_VERSION, newest_version=NEWEST_VERSION)
 
 
 def negotiated(hello: Hello | ApiHello) -> int:

@@ -25,6 +25,7 @@ from taskyard.protocol.messages import (
     Refuse,
     Welcome,
 )
+from taskyard.protocol.session import offered
 from taskyard.task.model import Fence
 
 In = TypeVar("In")
@@ -33,7 +34,7 @@ LOCALHOST = "127.0.0.1"
 MAX_FRAME = 1 << 20
 EXECUTOR = executor_codec(MAX_FRAME)
 MANAGER = manager_executor_codec(MAX_FRAME)
-HELLO = Hello(token="right", executor_id="e", boot_id="b", name="n", capacity={"slots": 1000})
+HELLO = offered(Hello(token="right", executor_id="e", boot_id="b", name="n", capacity={"slots": 1000}))
 WELCOME = Welcome(version=1, generation="g")
 # Nothing beats within a test.
 CALM = Intervals(heartbeat=60.0, deadline=120.0, lease=180.0)

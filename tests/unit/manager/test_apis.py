@@ -31,6 +31,7 @@ from taskyard.protocol.messages import (
     TaskNames,
     WaitTask,
 )
+from taskyard.protocol.session import offered
 from tests.unit.manager.yard import LONG, RecordingLink, Yard, opened, submission
 
 
@@ -57,7 +58,7 @@ class Api:
 
 async def connect(yard: Yard, host: str = "127.0.0.1", **hello: Any) -> Api:
     link = RecordingLink(0.0, host)
-    welcome, session = await yard.parts.apis.admit(ApiHello(**{"api_id": "a"} | hello), link)
+    welcome, session = await yard.parts.apis.admit(offered(ApiHello(**{"api_id": "a"} | hello)), link)
     assert welcome == ApiWelcome(version=NEWEST_VERSION, generation=yard.store.generation)
     return Api(yard, link, session)
 

@@ -24,6 +24,7 @@ from taskyard.protocol.messages import (
     Submit,
     Welcome,
 )
+from taskyard.protocol.session import offered
 from taskyard.settings import ManagerSettings
 from taskyard.store.sqlite import SqliteStore
 from taskyard.task.model import Chunk, Fence, FileRef, Outcome, Spec, Stream, Task
@@ -152,7 +153,7 @@ class Yard:
         """Let an executor in."""
         link = RecordingLink(self.boottime, host)
         about: dict[str, Any] = {"boot_id": "b", "name": f"name of {executor_id}", "capacity": {"slots": slots * 1000}}
-        welcome, session = await self.parts.nodes.admit(Hello(executor_id=executor_id, **about | hello), link)
+        welcome, session = await self.parts.nodes.admit(offered(Hello(executor_id=executor_id, **about | hello)), link)
         executor = self.fleet.get(executor_id)
         assert executor is not None
         return Peer(self, executor, link, welcome, session)

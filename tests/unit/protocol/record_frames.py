@@ -84,16 +84,31 @@ def main() -> None:
     for direction, (union, codec) in DIRECTIONS.items():
         for kind in get_args(union):
             for message in structs(kind):
-                meaning = None if kind is Answer else msgspec.to_builtins(message)
+                meaning = None if kind is Answer else plain(message)
                 recorded.append(entry(direction, kind.__name__, codec.encode([message]), meaning))
     codec = manager_api_codec(MAX_FRAME)
     for kind in get_args(AnyRequest):
         # Every word once is enough: the records of a task are in the answers that hold one of each.
         for answer in structs(answer_type(kind))[: None if kind in (GetTask, ListEvents) else 2]:
             frame = codec.encode([answer_to(7, answer)])
-            recorded.append(entry("answers", kind.__name__, frame, msgspec.to_builtins(answer)))
+            recorded.append(entry("answers", kind.__name__, frame, plain(answer)))
     lines = ",\n".join(json.dumps(one, separators=(",", ":")) for one in recorded)
     sys.stdout.write(f"[\n{lines}\n]\n")
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it. Fields that were left out are there with their defaults: those must not change their meaning."""
+    if isinstance(value, msgspec.Struct):
+        tag = value.__struct_config__.tag
+        named = {"type": tag} if tag else {}
+        return named | {field: plain(getattr(value, field)) for field in value.__struct_fields__}
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, bytes | msgspec.Raw):
+        return base64.b64encode(bytes(value)).decode()
+    return "unset" if value is msgspec.UNSET else value
 
 
 def entry(direction: str, message: str, frame: bytes, meaning: Any) -> dict[str, Any]:

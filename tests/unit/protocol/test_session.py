@@ -23,13 +23,22 @@ from taskyard.protocol.messages import (
     Usage,
     Welcome,
 )
-from taskyard.protocol.session import AcceptorSession, DiallerSession, Opened, Received, Reply, SessionState, negotiated
+from taskyard.protocol.session import (
+    AcceptorSession,
+    DiallerSession,
+    Opened,
+    Received,
+    Reply,
+    SessionState,
+    negotiated,
+    offered,
+)
 from taskyard.task.model import Fence
 
 EXECUTOR = executor_codec(10_000)
 MANAGER = manager_executor_codec(10_000)
 INTERVALS = Intervals(heartbeat=10.0, deadline=30.0, lease=45.0)
-HELLO = Hello(executor_id="e", boot_id="b", name="n", capacity={"slots": 1000})
+HELLO = offered(Hello(executor_id="e", boot_id="b", name="n", capacity={"slots": 1000}))
 WELCOME = Welcome(version=1, generation="g", intervals=INTERVALS)
 KEEP = Keep(fence=Fence("g", "t", 1))
 
