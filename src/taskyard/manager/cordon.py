@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import assert_never
 
 LONGEST_PAUSE = 3600.0
 
@@ -42,6 +43,8 @@ class Cordon:
                 return f"attempts do not start there ({self._cause}): it gets none for {self.pause:.0f} s"
             case Step.PROBATION:
                 return f"attempts do not start there ({self._cause}): it gets one at a time until one starts"
+            case _:
+                assert_never(self.step)
 
     def failed(self, task_id: str, cause: str, *, unfit: bool, after: int, first_pause: float) -> bool:
         """An attempt could not be started. Whether the cordon closes now: then :meth:`try_again` is due after ``pause``."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from taskyard.manager.cordon import Cordon, Step
 from taskyard.protocol.messages import Usage
@@ -73,6 +74,8 @@ class Executor:
                 return False
             case Step.PROBATION:
                 return not any(hold.on_probation for hold in self.holds.values())
+            case _:
+                assert_never(self.cordon.step)
 
     @property
     def most_losses(self) -> int:

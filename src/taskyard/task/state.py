@@ -11,7 +11,7 @@ table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -226,7 +226,8 @@ def _released(task: Task, event: Released, moment: Moment) -> Task | Gone:
 
 def _given_back(task: Task, moment: Moment, *, delay: float = 0.0) -> Task | Gone:
     """No process of the attempt is left and nobody is charged. A stop that was asked for has come true."""
-    match _open(task).stop:
+    stop = _open(task).stop
+    match stop:
         case None:
             return _waiting(task, moment, delay=delay)
         case StopCause.DELETE:
@@ -235,6 +236,8 @@ def _given_back(task: Task, moment: Moment, *, delay: float = 0.0) -> Task | Gon
             return _timed_out(task, moment, total_timeout_over(task))
         case StopCause.USER | StopCause.UPDATE:
             return _to(task, Stopped(ended_at=moment.now))
+        case _:
+            assert_never(stop)
 
 
 def _waiting(task: Task, moment: Moment, *, delay: float = 0.0, **changes: Any) -> Task:

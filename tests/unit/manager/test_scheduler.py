@@ -274,6 +274,18 @@ def test_what_is_lacking_is_named() -> None:
     assert obstacle.executor_name == "name of e1"
 
 
+def test_a_cordon_and_another_last_chance_are_named() -> None:
+    cordoned, risky = executor("cordoned", slots=2), executor("risky", slots=2)
+    cordoned.cordon.failed("t", "no space left", unfit=True, after=1, first_pause=60.0)
+    fleet = fleet_of(cordoned, risky)
+    fleet.reserve(risky, Hold("other", "other", ONE_SLOT, losses=3, on_last_chance=True))
+    assert sentences(fleet, ONE_SLOT) == {
+        "cordoned": "is cordoned: attempts do not start there (no space left): it gets none for 60 s"
+    }
+    (_, obstacle) = explain(fleet, ONE_SLOT, on_last_chance=True)
+    assert obstacle.explanation.startswith("runs another task that, as this one, must not be lost once more")
+
+
 def test_limits_that_an_executor_cannot_enforce_are_named() -> None:
     able, poor = executor("able"), executor("poor")
     able.enforces = {"memory": "cgroup", "disk": "watch"}
