@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
+from taskyard.errors import StorageFull
 from taskyard.link.clock import SteadyWall
 from taskyard.link.clock import now as boottime
 from taskyard.manager.apis import ApiServers
@@ -26,6 +29,8 @@ from taskyard.manager.views import Views
 from taskyard.settings import ManagerSettings
 from taskyard.store.base import Store, Tenure
 from taskyard.tokens import TokenGate
+
+log = structlog.get_logger()
 
 
 class Parts:
@@ -137,7 +142,11 @@ class Parts:
     async def recover(self) -> None:
         """Take up what the last manager left. Executors that held attempts get one full lease from now: that manager's, where
         it was longer, since they keep to its times until they are told others."""
-        before = await self._store.take_over(self._tenure)
+        try:
+            before = await self._store.take_over(self._tenure)
+        except StorageFull as error:  # what is stored can be served all the same
+            log.warning("tenure_not_noted", reason=error.message)
+            before = None
         lease = max(self._tenure.lease, before.lease if before is not None else 0.0)
         await recover(
             self._store,
