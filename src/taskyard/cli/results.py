@@ -61,7 +61,7 @@ def _print_value(found: Result) -> None:
         show.json(found.value)
     elif found.return_type is ReturnType.FILE:
         for path in found.value:
-            show.line(show.printable(path))
+            show.line(show.one_line(path))
 
 
 def _how_it_ended(found: Result) -> str:
@@ -104,4 +104,4 @@ def artifacts(
         show.json([str(path) for path in written])
     else:
         for path in written:
-            show.line(show.printable(str(path)))
+            show.line(show.one_line(str(path)))

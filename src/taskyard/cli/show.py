@@ -28,6 +28,7 @@ _MEASURED_BY = {
     "cgroup": "cgroup: all its processes",
     "wait4": "wait4: the script and the children that it waited for",
 }
+_NAMES = 5
 _SIZES = frozenset({"memory", "file_size", "disk"})
 #: Into a pipe every row is one line, however long.
 PIPED_WIDTH = 4096
@@ -80,6 +81,11 @@ def _print(shown: Table) -> None:
 def printable(text: str) -> str:
     """Text that came from a task or its executor, without what could steer the terminal."""
     return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+
+
+def one_line(text: str) -> str:
+    """The same for what has to stay on its line, such as the name of a file."""
+    return printable(text).replace("\n", "\ufffd")
 
 
 def state(name: StateName, reason: str | None = None) -> Text:
@@ -213,9 +219,9 @@ def why(name: str, answer: Why) -> None:
 
 
 def executors(found: Sequence[Executor]) -> None:
-    """A list of executors, and why some of them are cordoned."""
+    """A list of executors, how they hold their tasks, and why some of them are cordoned."""
     table(
-        ("NAME", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "RUNNING", "CONFINEMENT", "ENFORCES"),
+        ("NAME", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "RUNNING"),
         (
             (
                 one.name or one.id,
@@ -225,16 +231,29 @@ def executors(found: Sequence[Executor]) -> None:
                 f"{size(one.usage.memory_used)} of {size(one.usage.memory_total)}" if one.usage.memory_total else "",
                 mapping(one.labels),
                 ", ".join(held.name for held in one.running),
-                ", ".join(one.confinement),
-                _by_means(one.enforces),
             )
             for one in found
         ),
     )
+    # Executors on machines of one kind are alike, and there may be many.
+    alike: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        alike.setdefault((", ".join(one.confinement), _by_means(one.enforces)), []).append(one.name or one.id)
+    if set(alike) - {("", "")}:
+        line("")
+        table(
+            ("EXECUTORS", "CONFINEMENT", "ENFORCES"),
+            ((_some(names), confinement, enforced) for (confinement, enforced), names in alike.items()),
+        )
     for one in found:
         if one.cordoned:
             name = printable(one.name or one.id)
             line(f"{name} is cordoned: {printable(one.cordoned)} ('taskyard undrain {name}' lifts that)")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(names[:_NAMES]) + more
 
 
 def _by_means(enforces: dict[str, str]) -> str:
@@ -255,7 +274,7 @@ def _executor_state(one: Executor) -> Text:
 
 def artifacts(found: Sequence[Artifact]) -> None:
     """A list of files."""
-    table(("PATH", "SIZE", "SHA-256"), ((one.path, size(one.size), one.sha256) for one in found))
+    table(("PATH", "SIZE", "SHA-256"), ((one_line(one.path), size(one.size), one.sha256) for one in found))
 
 
 def chunk(one: LogChunk) -> None:

@@ -101,18 +101,29 @@ def test_executors(capsys: pytest.CaptureFixture[str]) -> None:
         ]
     )
     assert lines(capsys) == [
-        "NAME STATE SLOTS CPU MEMORY LABELS RUNNING CONFINEMENT ENFORCES",
+        "NAME STATE SLOTS CPU MEMORY LABELS RUNNING",
         "a connected 1/2 0%",
         "b draining 0/0 0%",
         "3 away 0/0",
-        "d cordoned 0/0 0% cgroup, process group memory, processes (cgroup); open_files (rlimit)",
+        "d cordoned 0/0 0%",
+        "",
+        "EXECUTORS CONFINEMENT ENFORCES",
+        "a, b, 3",
+        "d cgroup, process group memory, processes (cgroup); open_files (rlimit)",
         "d is cordoned: no python ('taskyard undrain d' lifts that)",
     ]
 
 
+def test_executors_that_are_alike_are_told_together(capsys: pytest.CaptureFixture[str]) -> None:
+    show.executors([Executor(id=str(n), name=f"e{n}", connected=True, enforces={"cpus": "cgroup"}) for n in range(7)])
+    assert lines(capsys)[-2:] == ["EXECUTORS CONFINEMENT ENFORCES", "e0, e1, e2, e3, e4 and 2 more cpus (cgroup)"]
+    show.executors([Executor(id="1", name="a", connected=True)])
+    assert lines(capsys) == ["NAME STATE SLOTS CPU MEMORY LABELS RUNNING", "a connected 0/0 0%"]
+
+
 def test_what_a_task_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    show.artifacts([Artifact(path="[red]\x1b[31m:smile:", size=10, sha256="s")])
-    assert lines(capsys)[1] == "[red]\ufffd[31m:smile: 10 B s"
+    show.artifacts([Artifact(path="[red]\x1b[31m:smile:\n", size=10, sha256="s")])
+    assert lines(capsys)[1:] == ["[red]\ufffd[31m:smile:\ufffd 10 B s"]
 
 
 def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
