@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from taskyard.protocol.messages import IdempotencyKey
 from taskyard.store.base import Store, Tenure
 from taskyard.task.model import Created
 from tests.conformance.conftest import Opener
-from tests.conformance.lives import FAILURE, NOW, ended, running, submit
+from tests.conformance.lives import FAILURE, NOW, ended, running, submission, submit
 
 FIRST = Tenure(lease=45.0, boot_id="this", clock_offset=1000.0)
 
@@ -50,3 +51,13 @@ async def test_the_times_that_tasks_wait_for_are_shifted_with_the_clock(
     assert (await store.task(later.id)).state == Created(not_before=later.state.not_before + step)
     assert (await store.task(runs.id)).expires_at == NOW + 60 + step
     assert (await store.task(done.id)).expires_at == NOW + 60
+
+
+async def test_an_idempotency_key_is_kept_for_as_long_as_without_that(store: Store) -> None:
+    await store.take_over(FIRST)
+    item, key = submission(), IdempotencyKey(key="k", digest="d")
+    await store.submit([item], [], key, NOW)
+    await store.take_over(Tenure(lease=45.0, boot_id="this", clock_offset=FIRST.clock_offset + 86_400.0))
+    assert await store.expire(NOW + 86_400, 0.0, 10) == 0
+    assert (await store.submit([item], [], key, NOW)).submitted.replayed
+    assert await store.expire(NOW + 86_401, 0.0, 10) == 1

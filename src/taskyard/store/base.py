@@ -114,7 +114,8 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def take_over(self, tenure: Tenure) -> Awaitable[Tenure | None]:
         """Note which manager has the store, to be called once by each; what the one before has noted. Where the wall clock was
-        set between the two, on one boot of the machine, the times that tasks wait for are shifted with it."""
+        set between the two, on one boot of the machine, the times that tasks wait for are shifted with it, and those of
+        the idempotency keys."""
 
     @abc.abstractmethod
     def submit(

@@ -60,6 +60,9 @@ UPDATE tasks SET
     not_before = iif(not_before > 0, not_before + :step, not_before), until = until + :step, expires_at = expires_at + :step
 WHERE state IN ('created', 'scheduled', 'running');
 
+-- name: shift_keys
+UPDATE idempotency_keys SET at = at + :step;
+
 -- name: revise_task
 UPDATE tasks SET
     revision = :revision, priority = :priority, requirement = :requirement, retries = :retries,

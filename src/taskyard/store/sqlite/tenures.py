@@ -19,5 +19,6 @@ def take_over(database: Database, tenure: Tenure) -> Tenure | None:
         step = tenure.clock_offset - before.clock_offset
         if abs(step) > STEP:
             database.run("shift_times", step=step)
+            database.run("shift_keys", step=step)
     database.run("note_tenure", value=msgspec.json.encode(tenure).decode())
     return before

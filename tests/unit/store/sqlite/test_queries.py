@@ -18,8 +18,8 @@ from taskyard.store.sqlite.schema import migrate
 PARTS = {"task_columns", "attempt_columns", "ordinal_of_task", "matches"}
 STATEMENTS = sorted(set(QUERIES) - PARTS)
 
-#: These read all that there is, or page through it in the order of the table.
-READS_ALL = {"names", "newest_tasks", "executors"}
+#: These read or change all that there is, or page through it in the order of the table.
+READS_ALL = {"names", "newest_tasks", "executors", "shift_keys"}
 #: There are few open tasks, however many have ended; the others give all that there is.
 SORTS = {"open_tasks", "names", "executors"}
 
