@@ -153,9 +153,9 @@ class Invariants:
             return
         if outcome.reason is Reason.START or script.status is None:
             return
-        if (outcome.exit_code, outcome.signal) != (script.status.exit_code, script.status.signal):
-            if outcome.reason is not Reason.LOST:
-                raise Violation(f"{task_id}: attempt {attempt} did not end as reported: {outcome}, {script.status}")
+        ended_so = (outcome.exit_code, outcome.signal) == (script.status.exit_code, script.status.signal)
+        if not ended_so and outcome.reason is not Reason.LOST:
+            raise Violation(f"{task_id}: attempt {attempt} did not end as reported: {outcome}, {script.status}")
         if script.executor != executor:
             raise Violation(f"{task_id}: attempt {attempt} was given to {executor}, and ran on {script.executor}")
         if script.killed_by in ("deadline", "keeper", "burial", "power") and outcome.reason is Reason.SIGNAL:

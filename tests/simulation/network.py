@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
 from websockets.frames import Close, CloseCode
 
+from taskyard.link.clock import now
 from tests.simulation.loop import Process, VirtualLoop
 
 CLOSE_TIMEOUT = 5.0
@@ -56,6 +57,8 @@ class Connection:
         self.peer_host = peer_host
         self.remote_address = (peer_host, 1)
         self.transport = Transport(self)
+        self.accepted_at = now()
+        self.close_timeout = CLOSE_TIMEOUT
         self.outgoing: deque[Item] = deque()
         self.last_delivery = 0.0
         self._inbox: deque[bytes] = deque()
@@ -91,7 +94,7 @@ class Connection:
             self._network.transmit(self, self._sent)
         self._closing = self._closing or asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(self.close_timeout):
                 await asyncio.shield(self._closing)
         except TimeoutError:
             self.abort()
@@ -103,6 +106,9 @@ class Connection:
             self.outgoing.clear()
             self._network.transmit(self, _Reset())
             self._end()
+
+    def introduced(self, max_frame: int) -> None:
+        """The acceptor has heard who it is."""
 
     async def __aenter__(self) -> Connection:
         return self

@@ -21,14 +21,14 @@ from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Fleet
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.nodes import Nodes
-from taskyard.manager.requests import RequestHandler
+from taskyard.manager.stops import Stops
 from taskyard.protocol.messages import Finished, Kill, Stop
 from taskyard.protocol.session import DiallerSession
 from taskyard.store.base import STALE
 from taskyard.store.sqlite import output, transitions
 from taskyard.store.sqlite.writer import Answer, Committed, Writer
 from taskyard.task import state
-from taskyard.task.model import Created, Running
+from taskyard.task.model import Created, Running, Scheduled, Task
 from taskyard.task.state import Missing
 from tests.simulation.scripts import Keeper, SimulatedRunner, SimulatedRunning
 from tests.simulation.world import run
@@ -135,15 +135,16 @@ def deadline_from_echo(plant: Plant) -> None:
 @bug("the manager's lease is shorter than the executor's deadline")
 def short_lease(plant: Plant) -> None:
     start = Nodes.start_lease
-    plant(Nodes, "start_lease", lambda self, executor, heard_at: start(self, executor, heard_at - 25.0))
+    plant(Nodes, "start_lease", lambda self, executor, heard_at, *more: start(self, executor, heard_at - 25.0, *more))
 
 
 @bug("a fresh manager gives open attempts no lease")
 def no_lease_after_recovery(plant: Plant) -> None:
     recover = recovery.recover
 
-    async def recovered(store: Any, fleet: Any, queue: Any, live: Any, now: float, away: Any) -> None:
-        await recover(store, fleet, queue, live, now, lambda executor: None)
+    async def recovered(*arguments: Any) -> None:
+        filled: Any = recover  # whatever else it is given
+        await filled(*arguments[:-1], lambda executor: None)
 
     plant(manager_parts, "recover", recovered)
 
@@ -162,7 +163,7 @@ def no_deadline(plant: Plant) -> None:
 
 @bug("a restarted executor introduces itself before its old attempts are dead, and its keeper did not kill them")
 def no_burial(plant: Plant) -> None:
-    async def bury(self: Any, variable: str, below: Any) -> None:
+    async def bury(self: Any) -> None:
         pass
 
     plant(SimulatedRunner, "bury", bury)
@@ -371,13 +372,13 @@ def room_forgotten(plant: Plant) -> None:
 
 @bug("a stop is sent to the executor of a running task only, not of a scheduled one")
 def stop_lost(plant: Plant) -> None:
-    follow = RequestHandler._follow_stop
+    follow = Stops.follow
 
-    def followed(self: Any, task: Any) -> None:
-        if isinstance(task.state, Running):
-            follow(self, task)
+    def followed(self: Any, result: Any) -> None:
+        if not isinstance(result, Task) or not isinstance(result.state, Scheduled):
+            follow(self, result)
 
-    plant(RequestHandler, "_follow_stop", followed)
+    plant(Stops, "follow", followed)
 
 
 @bug("a retry or a loss beats a stop that was asked for")

@@ -12,7 +12,8 @@ from taskyard.executor.artifacts import ArtifactUploader
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.execution import Tools
 from taskyard.executor.identity import Identity
-from taskyard.link.clock import now
+from taskyard.executor.workspace import remove_tree
+from taskyard.link.clock import SteadyWall, now
 from taskyard.link.serve import serve
 from taskyard.manager.clearing import keep_clear
 from taskyard.manager.parts import Parts
@@ -33,8 +34,9 @@ async def manage(world: World) -> None:
     """The Service Manager, as :mod:`taskyard.manager.service` puts it together, until it is killed."""
     store = SimulatedStore(world.disk, world.loop)
     async with asyncio.TaskGroup() as keepers, asyncio.TaskGroup() as tasks:
-        parts = Parts(MANAGER, TokenGate(MANAGER.data_dir), store, tasks, wall=world.wall, boottime=now)
-        keepers.create_task(keep_clear(store, parts.fleet, MANAGER, world.wall))
+        wall = SteadyWall(world.wall, now)
+        parts = Parts(MANAGER, TokenGate(MANAGER.data_dir), store, tasks, wall=wall, boottime=now, boot_id="boot")
+        keepers.create_task(keep_clear(store, parts.fleet, MANAGER, parts.wall))
         await parts.recover()
         limits: dict[str, Any] = {
             "handshake_timeout": MANAGER.handshake_timeout,
@@ -102,7 +104,8 @@ class Machine:
         """As :func:`taskyard.executor.service.run` does, without its locks."""
         me = Identity(self.folder, self.name, self.executor_id, f"boot-{self.boots}")
         attempts = self.folder / "attempts"
-        await service._clear(runner, attempts)
+        attempts.mkdir(exist_ok=True)
+        await self._clear(runner, attempts)
         tools = Tools(
             runner=runner,
             downloader=cast("Downloader", None),  # every file travels inside its message
@@ -111,7 +114,13 @@ class Machine:
         try:
             await service._serve(self.settings, "", me, attempts, tools, stop)
         finally:
-            await service._clear(runner, attempts)
+            await self._clear(runner, attempts)
+
+    async def _clear(self, runner: SimulatedRunner, attempts: Path) -> None:
+        """Prove that no process of any attempt is left, and remove their files."""
+        await runner.bury()
+        for attempt in sorted(attempts.iterdir()):
+            await asyncio.to_thread(remove_tree, attempt)
 
     def lose_power(self) -> None:
         """Everything on it is gone at once, and of what was not synced some is lost."""

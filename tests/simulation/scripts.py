@@ -7,7 +7,6 @@ import itertools
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import TypeVar
 
@@ -274,6 +273,7 @@ class SimulatedRunner:
         self._executor = executor
         self._keeper = keeper
         self.enforces: dict[str, str] = {}
+        self.isolated = False
 
     def hold_until(self, deadline: float) -> None:
         self._keeper.hold_until(deadline)
@@ -282,7 +282,7 @@ class SimulatedRunner:
         await asyncio.sleep(self._rng.choice((0, self._rng.uniform(0, 0.02))))
         return SimulatedRunning(self._loop, self._scripts, self._scripts.start(launch, self._executor))
 
-    async def bury(self, variable: str, below: Path) -> None:
+    async def bury(self) -> None:
         """All that earlier processes of this executor have left."""
         left = [script for script in self._scripts.alive if script.executor == self._executor]
         for script in left:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -33,7 +35,8 @@ class Disk:
 
     def __init__(self, rng: Random) -> None:
         connection = apsw.Connection(":memory:")
-        connection.execute(_template())
+        connection.deserialize("main", _empty())
+        connection.execute("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA temp_store = MEMORY")
         self.database = Database(connection)
         self.rng = rng
         self.latency = 0.003
@@ -60,22 +63,13 @@ def _full() -> bool:
     raise apsw.FullError("the disk is full")
 
 
-_script: list[str] = []
-
-
-def _template() -> str:
-    """The schema as one script: quicker than to go through the migrations for each world."""
-    if not _script:
-        with apsw.Connection(":memory:") as made:
-            migrate(made, cast("Any", ":memory:"))
-            statements = [row[0] for row in made.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")]
-        own = [one for one in statements if not one.startswith("CREATE TABLE sqlite_")]
-        _script.append(
-            "PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; "
-            + ";\n".join(own)
-            + f"; INSERT INTO meta (key, value) VALUES ('generation', '{GENERATION}')"
-        )
-    return _script[0]
+@functools.cache
+def _empty() -> bytes:
+    """A database with its schema: quicker than to go through the migrations for each world."""
+    made = apsw.Connection(":memory:")
+    migrate(made, Path("memory"))
+    made.execute("UPDATE meta SET value = ? WHERE key = 'generation'", (GENERATION,))
+    return made.serialize("main")
 
 
 class _Readers:

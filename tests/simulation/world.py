@@ -30,7 +30,7 @@ from tests.simulation.invariants import Invariants
 from tests.simulation.ledger import Intention, Ledger, Users
 from tests.simulation.loop import Process, Violation, VirtualLoop, let_go
 from tests.simulation.nature import DAWN, REAL_RANDOM, virtual
-from tests.simulation.network import Network
+from tests.simulation.network import Connection, Network
 from tests.simulation.processes import Machine, manage
 from tests.simulation.scripts import Descriptors, Plan, Script, Scripts
 from tests.simulation.store import Disk
@@ -218,8 +218,8 @@ class World:
 
         save = Spool.save
 
-        def saved(spool: Spool, fence: Fence, outcome: Outcome) -> None:
-            save(spool, fence, outcome)
+        def saved(spool: Spool, fence: Fence, outcome: Outcome, *more: Any) -> None:
+            save(spool, fence, outcome, *more)
             self.saved[fence.task_id, fence.attempt] = self.machine_of[self.loop.current]
 
         measures = mock.Mock(usage=Usage)
@@ -227,6 +227,7 @@ class World:
         for target, name, value in (
             (dial, "connect", self.network.connect),
             (serving, "serve_websocket", self.network.serve),
+            (serving, "AcceptedConnection", Connection),
             (output, "os", self.descriptors),
             (service, "Performer", performer),
             (service, "measure", measures),
