@@ -52,7 +52,7 @@ class Cell:
         self._adopter = adopter
         modern = next((place for place in self.places if place.version == 2), None)
         #: The hierarchy whose word on who belongs to the cell is taken.
-        self._census = modern or next(iter(self.places), None)
+        self._census = modern or next((place for place in self.places if not place.is_late), None)
 
     # --- who is in it -----------------------------------------------------------------------------------------------------
 

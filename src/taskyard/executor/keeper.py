@@ -34,6 +34,10 @@ LONGEST_LOOK = 1.0
 FIRST_ROUND, LONGEST_ROUND = 0.0005, 0.064
 #: Seconds before another starter is made where one could not be, and how often a folder is tried to be removed.
 RETRY = 0.2
+#: Seconds after a start before another starter is made, where one is left.
+REFILL_PAUSE = 0.1
+#: Seconds before a folder is tried to be removed.
+CLEAN_PAUSE = 0.05
 REMOVALS = 200
 LAST_ROUND = 0.005
 RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
@@ -73,6 +77,7 @@ class Keeper:
         self._deadline = math.inf
         self._ending = False
         self._refill_at = 0.0
+        self._clean_at = 0.0
         self._remains: list[tuple[Cell, int]] = []
         self._selector = selectors.DefaultSelector()
         self._woken, waker = socket.socketpair()
@@ -111,8 +116,10 @@ class Keeper:
         until = min(now + LONGEST_LOOK, *(held.due for held in self._held.values()))
         if self._has_taken():
             until = min(until, self._deadline)
-        if self._refill_at > now:
+        if not self._ending and self._missing():
             until = min(until, self._refill_at)
+        if self._remains:
+            until = min(until, self._clean_at)
         interest = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._lifeline.has_unsent else 0)
         if not self._ending:
             self._selector.modify(self._lifeline.socket, interest, self._on_lifeline)
@@ -122,7 +129,8 @@ class Keeper:
         for held in [one for one in self._held.values() if one.due <= now]:
             held.due = math.inf
             self._settle(held)
-        self._clean()
+        if self._remains and now >= self._clean_at:
+            self._clean()
 
     # --- the lifeline -----------------------------------------------------------------------------------------------------
 
@@ -141,6 +149,7 @@ class Keeper:
                 if (held := self._held.get(number)) is not None:
                     held.taken = True
                     held.cell.user, held.cell.mark = user, mark
+                    self._refill_soon()
             case Terminate(number=number, leader=leader):
                 if (held := self._held.get(number)) is not None and not held.killing:
                     held.cell.terminate(leader=leader)
@@ -173,15 +182,23 @@ class Keeper:
     # --- starters ---------------------------------------------------------------------------------------------------------
 
     def _refill(self) -> None:
-        if linux.now() < self._refill_at:
-            return
-        waiting = sum(not held.taken for held in self._held.values())
-        for _ in range(self._spares - waiting):
+        """Make one starter, where one is missing and it is time for it."""
+        if self._missing() and linux.now() >= self._refill_at:
             try:
                 self._fork()
             except OSError as error:
                 self._trouble(f"no process could be made: {error}")
-                return
+
+    def _missing(self) -> int:
+        return self._spares - sum(not held.taken for held in self._held.values())
+
+    def _refill_soon(self) -> None:
+        """At once where there is no starter left. Else after a while, so as not to take the CPU from what has just begun."""
+        missing = self._missing()
+        if missing == self._spares:
+            self._refill_at = 0.0
+        elif missing == 1:
+            self._refill_at = linux.now() + REFILL_PAUSE
 
     def _fork(self) -> None:
         self._made += 1
@@ -293,8 +310,9 @@ class Keeper:
             peak = measures.peak_memory or 0
             cpu = max(0.0, (measures.cpu_time or 0.0) - held.cpu_before)
         self._lifeline.send(Gone(held.number, status, peak, cpu, measured, measures.out_of_memory, held.by_deadline))
-        # After it is told: the kernel may have us wait for another cell's making.
+        # Later: the kernel may have us wait for another cell's making.
         self._remains.append((held.cell, REMOVALS))
+        self._clean_at = linux.now() + CLEAN_PAUSE
 
     def _strays(self, held: Held) -> set[int]:
         """Orphans that have come to us and are in nobody's cell: a script that is root can leave its own."""
@@ -323,6 +341,7 @@ class Keeper:
         for cell, tries in remains:
             if not cell.remove() and tries:
                 self._remains.append((cell, tries - 1))
+        self._clean_at = linux.now() + CLEAN_PAUSE
 
 
 def main(argument: str) -> NoReturn:

@@ -29,6 +29,12 @@ class Place(NamedTuple):
     controllers: tuple[str, ...]
     kills: bool
 
+    @property
+    def is_late(self) -> bool:
+        """Whether a cell is only made there for an attempt whose CPUs are limited: in version 1, being in another control group
+        than others already changes how much of the CPU a process gets."""
+        return self.controllers == ("cpu",) and self.version == 1
+
     def make(self, cell: str) -> None:
         """Make a cell's folder and move this process into it. ``OSError``."""
         folder = f"{self.folder}/{cell}"

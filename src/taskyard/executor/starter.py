@@ -6,7 +6,6 @@ the output. Where the interpreter could not be executed the answer is a sentence
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -22,6 +21,8 @@ from taskyard.executor.places import Place
 LENGTH = struct.Struct("<Q")
 READY = b"ready"
 OOM_SCORE = 500
+#: Until there is a job they are ignored, as by the keeper: whoever sends them to all means the executor.
+LATE_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 RLIMITS = {
     "open_files": resource.RLIMIT_NOFILE,
     "file_size": resource.RLIMIT_FSIZE,
@@ -55,7 +56,9 @@ def run(end: socket.socket, places: tuple[Place, ...], name: str, keeper: int) -
             os.setsid()
             linux.die_with_parent(signal.SIGKILL)
             for place in places:
-                place.make(name)
+                if not place.is_late:
+                    place.make(name)
+            _rehearse()
             end.sendall(READY)
             received = _receive(end)
             if received is not None:
@@ -80,8 +83,12 @@ def _receive(end: socket.socket) -> tuple[Job, list[int]] | None:
         if not piece:
             return None
         body += piece
+    return _job(body), descriptors
+
+
+def _job(body: bytes | bytearray) -> Job:
     fields: list[Any] = json.loads(body)
-    return Job(*fields), descriptors
+    return Job(*fields)
 
 
 def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
@@ -91,11 +98,14 @@ def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
     for descriptor in (nothing, *outputs):
         if descriptor > 2:
             os.close(descriptor)
+    if "cpus" in job.limits:
+        for place in cell.places:
+            if place.is_late:
+                place.make(cell.name)
     for name, amount in job.limits.items():
         cell.limit(name, amount)
     for name, amount in job.rlimits.items():
         _limit(RLIMITS[name], amount)
-    linux.be_killed_first(OOM_SCORE)
     if job.user is not None:
         _give(job.folder, job.user)
         os.setgroups([])
@@ -106,7 +116,8 @@ def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
     if os.getppid() != keeper:
         raise OSError("the keeper has died")
     os.chdir(os.fsencode(job.directory))
-    _reset_signals()
+    for number in LATE_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     cell.forget_peak()
     os.execve(  # noqa: S606
         job.program,
@@ -133,9 +144,13 @@ def _give(folder: str, user: int) -> None:
             os.lchown(f"{parent}/{name}", user, user)
 
 
-def _reset_signals() -> None:
-    for number in signal.valid_signals():
+def _rehearse() -> None:
+    """Do ahead of time what does not need the job; and what does, once, so that its memory is this process's own already."""
+    for number in signal.valid_signals() - LATE_SIGNALS:
         if signal.getsignal(number) is signal.SIG_IGN:
-            with contextlib.suppress(OSError):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    job = Job("/", ["-"], [("A", "b")], "/", {}, {}, None, "/")
+    again = _job(job.encode()[LENGTH.size :])
+    _bytes(again.program)
+    linux.be_killed_first(OOM_SCORE)

@@ -22,6 +22,8 @@ from taskyard.executor.places import Place, cells
 
 #: Starters that are kept ready, at most.
 MAX_SPARES = 4
+#: And some more, as new ones are not made at once.
+EXTRA_SPARES = 2
 #: Seconds in which a starter must be there for an attempt.
 READY_TIMEOUT = 20.0
 #: Seconds in which the keeper must have killed everything when it is to end.
@@ -64,7 +66,7 @@ class Tender:
 
     def __init__(self, confinement: Confinement, slots: int) -> None:
         self._confinement = confinement
-        self._spares = min(slots, MAX_SPARES)
+        self._spares = min(slots, MAX_SPARES) + EXTRA_SPARES
         self._lifeline: Lifeline | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._ready: deque[Claim] = deque()

@@ -15,7 +15,11 @@ pytestmark = pytest.mark.anyio
 def started(text: str, environment: dict[str, str]) -> tuple[subprocess.Popen[str], str]:
     """A process in a session of its own, and the first line that it prints."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", text], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", text],
+        env={"PYTHONUNBUFFERED": "1", **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     return process, process.stdout.readline()
@@ -32,6 +36,8 @@ async def test_bury_finds_what_left_its_group(tmp_path: Path) -> None:
         f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {escaping!r}]); print(p.pid); p.wait()"
     )
     script, escaped = started(spawn, {"MARK": str(tmp_path / "attempts" / "a" / "output")})
+    assert script.stdout is not None
+    assert script.stdout.readline() == "ready\n"
     other, _ = started(SLEEP, {"MARK": str(tmp_path / "elsewhere")})
     await bury("MARK", tmp_path / "attempts")
     assert not is_alive(int(escaped))
