@@ -113,13 +113,7 @@ class Keeper:
 
     def _wait(self) -> None:
         now = linux.now()
-        until = min(now + LONGEST_LOOK, *(held.due for held in self._held.values()))
-        if self._has_taken():
-            until = min(until, self._deadline)
-        if not self._ending and self._missing():
-            until = min(until, self._refill_at)
-        if self._remains:
-            until = min(until, self._clean_at)
+        until = min(self._moments(now))
         interest = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._lifeline.has_unsent else 0)
         if not self._ending:
             self._selector.modify(self._lifeline.socket, interest, self._on_lifeline)
@@ -131,6 +125,17 @@ class Keeper:
             self._settle(held)
         if self._remains and now >= self._clean_at:
             self._clean()
+
+    def _moments(self, now: float) -> list[float]:
+        """When there is something to do even if nothing happens."""
+        moments = [now + LONGEST_LOOK, *(held.due for held in self._held.values())]
+        if self._has_taken():
+            moments.append(self._deadline)
+        if not self._ending and self._missing():
+            moments.append(self._refill_at)
+        if self._remains:
+            moments.append(self._clean_at)
+        return moments
 
     # --- the lifeline -----------------------------------------------------------------------------------------------------
 

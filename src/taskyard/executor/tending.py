@@ -206,6 +206,8 @@ class Tender:
         if self._ended.is_set():
             log.error("keeper_died", attempts=len(self._claims))
         await asyncio.to_thread(_end, process)
+        if process.returncode and not self._ended.is_set():
+            log.error("keeper_broke", exit_code=process.returncode)
         left = [(claim.leader, claim.number, claim.mark) for claim in self._claims.values()]
         await _kill_rest(self._confinement.places, process.pid, left)
         for claim in self._claims.values():

@@ -30,6 +30,9 @@ async def runner(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         pytest.skip("no control group can be written here")
     async with open_runner(sys.executable, Confinement(tmp_path, found), 2) as runner:
         yield runner
+        keeper = runner._tender._process
+    assert keeper is not None
+    assert keeper.returncode == 0
     assert not places.cells(found)
     for place in found:
         assert not os.path.exists(place.folder)
