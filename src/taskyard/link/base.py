@@ -25,6 +25,10 @@ class Link(Protocol[Out]):
         effect once the link is closing. The outbox is bounded in bytes: a peer that does not read loses its session.
         ``TooLarge`` where one of them exceeds a frame, ``InvalidInput`` where it cannot be encoded: then none is sent."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether the outbox is above its low-water mark: what takes memory had better wait for :meth:`drained`."""
+
     async def drained(self) -> None:
         """Wait until the outbox is below its low-water mark, or the link has ended."""
 

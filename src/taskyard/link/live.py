@@ -32,8 +32,14 @@ FRAME_BYTES = 256 << 10
 LOW_WATER = 256 << 10
 """Up to so many unsent bytes :meth:`LiveLink.drained` does not wait."""
 
-OUTBOX_FRAMES = 4
-"""How many frames of the largest size may wait for a peer that reads slowly."""
+OUTBOX_BYTES = 32 << 20
+"""So much may wait for a peer that takes none of it for :data:`STALLED`; at least two frames of the largest size."""
+
+STALLED = 5.0
+"""Seconds."""
+
+MOST_OUTBOX_BYTES = 512 << 20
+"""So much may wait for a peer that reads: all that an executor with many slots is sent at once."""
 
 # The WebSocket's own limits. Its heartbeats are off: ours carry numbers and renew leases.
 WEBSOCKET_OPTIONS: dict[str, Any] = {
@@ -86,7 +92,10 @@ class LiveLink(Generic[In, Out]):
         self._version = version
         self._renewed_at = renewed_at
         self._refuses = refuses
-        self._outbox = Outbox(min(FRAME_BYTES, codec.max_frame - HEADER_BYTES), OUTBOX_FRAMES * codec.max_frame)
+        self._outbox = Outbox(min(FRAME_BYTES, codec.max_frame - HEADER_BYTES), MOST_OUTBOX_BYTES)
+        self._full = max(OUTBOX_BYTES, 2 * codec.max_frame)
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._left = 0
         self._filled = asyncio.Event()
         self._low = asyncio.Event()
         self._low.set()
@@ -105,6 +114,10 @@ class LiveLink(Generic[In, Out]):
 
     def send(self, *messages: Out) -> None:
         self._put(messages)
+
+    @property
+    def busy(self) -> bool:
+        return not self._low.is_set()
 
     async def drained(self) -> None:
         await self._low.wait()
@@ -159,8 +172,9 @@ class LiveLink(Generic[In, Out]):
         finally:
             self._closing = True
             self._low.set()
-            if self._abort_timer is not None:
-                self._abort_timer.cancel()
+            for timer in (self._abort_timer, self._stall_timer):
+                if timer is not None:
+                    timer.cancel()
             handler.closed()
         return ending
 
@@ -198,6 +212,7 @@ class LiveLink(Generic[In, Out]):
                     if self._outbox.size <= LOW_WATER:
                         self._low.set()
                     await self._connection.send(frame)
+                    self._left += 1
                 if self._closing:
                     await self._connection.close(CloseCode.NORMAL_CLOSURE, self._close_reason)
                     return
@@ -211,11 +226,30 @@ class LiveLink(Generic[In, Out]):
             return
         encoded = [self._codec.encode_message(readable(message, self._version)) for message in messages]
         if not self._outbox.put(encoded):
-            self.give_up(Unavailable(f"the peer does not read: {self._outbox.size} bytes wait for it"))
+            self._give_up_unread()
             return
         if self._outbox.size > LOW_WATER:
             self._low.clear()
+        if self._outbox.size > self._full and self._stall_timer is None:
+            self._look_again()
         self._filled.set()
+
+    def _look_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stall_timer = loop.call_later(STALLED, self._look_for_a_stall, self._left)
+
+    def _look_for_a_stall(self, left: int) -> None:
+        """Too much waits, or did: whether any of it has left since."""
+        self._stall_timer = None
+        if self._outbox.size <= self._full:
+            return
+        if self._left == left:
+            self._give_up_unread()
+        else:
+            self._look_again()
+
+    def _give_up_unread(self) -> None:
+        self.give_up(Unavailable(f"the peer does not read: {self._outbox.size} bytes wait for it"))
 
 
 def host_of(connection: Connection) -> str:

@@ -287,6 +287,7 @@ async def test_a_call_that_waits_for_a_full_outbox_is_sent_once(tmp_path: Path) 
 
     class Peer:
         peer_host, renewed_at = "", 0.0
+        busy = False
 
         def __init__(self) -> None:
             self.sent: list[ApiMessage] = []

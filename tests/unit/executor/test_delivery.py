@@ -23,6 +23,7 @@ class Outbox:
 
     peer_host = "127.0.0.1"
     renewed_at = 0.0
+    busy = False
 
     def __init__(self) -> None:
         self.sent: list[ExecutorMessage] = []

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from taskyard.errors import AddressInUse, InvalidInput, TooLarge
 from taskyard.link.base import Link
 from taskyard.link.clock import now
+from taskyard.link.live import OUTBOX_BYTES
 from taskyard.link.serve import serve
 from taskyard.protocol.messages import (
     NEWEST_VERSION,
@@ -410,7 +411,8 @@ async def test_heartbeats_that_came_while_this_process_stood_still_count() -> No
         assert not handler.ended.is_set()
 
 
-async def test_a_peer_that_does_not_read_loses_its_session() -> None:
+async def test_a_peer_that_does_not_read_loses_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.link.live.STALLED", 0.1)
     manager = Manager()
     async with manager.serving() as server:
         with structlog.testing.capture_logs() as logs:
@@ -424,6 +426,33 @@ async def test_a_peer_that_does_not_read_loses_its_session() -> None:
                 await handler.ended.wait()
                 peer.transport.abort()
         assert "does not read" in logs[0]["reason"]
+
+
+async def test_more_than_could_wait_may_be_sent_at_once_to_a_peer_that_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An executor with hundreds of slots gets as many tasks in one turn, with their files."""
+    monkeypatch.setattr("taskyard.link.live.STALLED", 0.1)
+    manager = Manager()
+    async with manager.serving() as server, introduced_peer(server.port) as peer:
+        link, handler = await manager.opened.get()
+        message = Run(fence=FENCE, name="n" * (MAX_FRAME // 2), spec=Spec(arguments=()))
+        unread = 2 * OUTBOX_BYTES // (MAX_FRAME // 2)
+        link.send(*[message] * unread)
+        assert link.busy
+        while unread:
+            unread -= len(await hear(peer))
+        assert not handler.ended.is_set()
+        await link.drained()
+        assert not link.busy
+
+
+async def test_no_peer_may_have_everything_waiting_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.link.live.MOST_OUTBOX_BYTES", 4 * MAX_FRAME)
+    manager = Manager()
+    async with manager.serving() as server, introduced_peer(server.port):
+        link, handler = await manager.opened.get()
+        message = Run(fence=FENCE, name="n" * (MAX_FRAME // 2), spec=Spec(arguments=()))
+        link.send(*[message] * 9)
+        await handler.ended.wait()
 
 
 async def test_drained_waits_while_much_is_unsent() -> None:

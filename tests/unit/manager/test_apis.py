@@ -24,15 +24,18 @@ from taskyard.protocol.messages import (
     ListNames,
     Ping,
     Pong,
+    ReadOutput,
     RepositoryAddress,
     Run,
     StopTask,
     Submit,
     TaskNames,
+    UpdateTask,
     WaitTask,
 )
 from taskyard.protocol.session import offered
-from tests.unit.manager.yard import LONG, RecordingLink, Yard, opened, submission
+from taskyard.task.model import SpecChange
+from tests.unit.manager.yard import LONG, SCRIPT, RecordingLink, Yard, opened, output, submission
 
 
 class Api:
@@ -205,3 +208,76 @@ async def test_when_a_session_ends_its_calls_end_but_what_was_written_is_followe
         await yard.settled()
     await yard.check_against_store()
     assert await yard.store.names() == ("hello", "late")
+
+
+# --- a peer that does not read ----------------------------------------------------------------------------------------
+
+
+async def test_what_was_read_is_not_kept_for_a_peer_that_does_not_read(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read again, one call after the other, when the peer reads."""
+    executor = await yard.connect()
+    fence = await yard.running(executor)
+    await executor.says(output(fence, 1))
+    api = await connect(yard)
+    asked: asyncio.Queue[AnyRequest] = asyncio.Queue()
+    answer = yard.handler.answer
+
+    async def recorded(request: AnyRequest) -> Any:
+        asked.put_nowait(request)
+        return await answer(request)
+
+    monkeypatch.setattr(yard.handler, "answer", recorded)
+    api.link.low.clear()
+    reads: list[AnyRequest] = [ReadOutput(task="hello", wait=LONG), ListNames(), WaitTask(task="hello", timeout=0.0)]
+    numbers = [await api.calls(request) for request in reads]
+    reached = await api.calls(Ping())
+    assert {type(await asked.get()) for _ in range(4)} == {*map(type, reads), Ping}
+    assert api.link.sent == []
+    api.link.low.set()
+    await yard.settled()
+    assert {one.number for one in api.link.sent} == {*numbers, reached}
+    again = [asked.get_nowait() for _ in range(asked.qsize())]
+    assert ReadOutput(task="hello", wait=0.0) in again, "it does not wait with all others behind it"
+
+
+async def test_a_write_is_answered_once_even_to_a_peer_that_does_not_read(yard: Yard) -> None:
+    api = await connect(yard)
+    api.link.low.clear()
+    number = await api.calls(Submit(items=(submission(),)))
+    await yard.settled()
+    assert isinstance(api.answer(number), Answer)
+    assert len(await yard.store.names()) == 1
+
+
+async def test_no_more_is_read_of_a_peer_while_its_writes_hold_too_much(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskyard.manager.apis.MOST_WRITE_BYTES", 2 * len(SCRIPT.content or b""))
+    api = await connect(yard)
+    with yard.commits_held():
+        await api.calls(Submit(items=(submission("a"),)))
+        await api.calls(Submit(items=(submission("b"),)))
+        await api.calls(Ping())
+        third = yard.start(api.calls(UpdateTask(task="a", change=SpecChange(files=(SCRIPT,)))))
+        await asyncio.wait_for(api.link.used.wait(), LONG)
+        assert not third.done()
+    await third
+    await yard.settled()
+    assert len(api.link.sent) == 4
+
+
+async def test_a_write_that_was_cancelled_keeps_its_place_until_it_is_done(tmp_path: Path) -> None:
+    """Else a peer could queue writes without a bound."""
+    async with opened(tmp_path, max_api_calls=2) as yard:
+        api = await connect(yard)
+        with yard.commits_held():
+            numbers = [await api.calls(Submit(items=(submission(name),))) for name in ("a", "b")]
+            for number in numbers:
+                await api.session.received(Cancel(number=number))
+            refused = api.answer(await api.calls(Submit(items=(submission("c"),))))
+            assert isinstance(refused, Failure)
+            assert refused.code == "unavailable"
+        await yard.settled()
+        assert sorted(await yard.store.names()) == ["a", "b"]

@@ -49,6 +49,8 @@ class RecordingLink:
         self.used = asyncio.Event()
         self.closed: tuple[str, str] | None = None
         self.refuses: type | tuple[()] = ()
+        self.low = asyncio.Event()
+        self.low.set()
 
     def send(self, *messages: Any) -> None:
         if any(isinstance(message, self.refuses) for message in messages):
@@ -57,8 +59,12 @@ class RecordingLink:
             self.sent += messages
             self.used.set()
 
+    @property
+    def busy(self) -> bool:
+        return not self.low.is_set()
+
     async def drained(self) -> None:
-        pass
+        await self.low.wait()
 
     def close(self, code: str = "", message: str = "") -> None:
         self.closed = self.closed or (code, message)
