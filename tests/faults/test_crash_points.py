@@ -185,9 +185,11 @@ class Trial:
         self.recorder.after_power_loss(point, rng, folder)
         with Recorder("after").recording():  # its syncs take no time
             files = StoreFiles.open(folder / "store.db")
-            found = content(files.database)
-            problems = check(folder / "store.db").problems
-            files.close()
+            try:
+                found = content(files.database)
+                problems = check(folder / "store.db").problems
+            finally:
+                files.close()
         assert problems == ()
         if point < self.opened:
             return  # nobody was told anything; the file is as good as new

@@ -244,6 +244,33 @@ async def test_the_log_of_a_killed_manager_stays_with_its_file(path: Path, targe
     assert await names_in(Path(aside)) == ("one", "two")
 
 
+async def test_a_restore_that_is_interrupted_before_its_end_leaves_the_store_whole(
+    path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a killed manager had in its log is not parted from its file: there is one moment at which the new one takes its
+    place."""
+    store = await SqliteStore.open(path)
+    await submit(store, "one")
+    backup(path, target)
+    await submit(store, "two")
+    left = {one.name: one.read_bytes() for one in path.parent.iterdir()}
+    await store.close()
+    for name, content in left.items():
+        path.with_name(name).write_bytes(content)
+    replaced: list[tuple[Path, Path]] = []
+
+    def replace(source: Path, place: Path) -> None:
+        replaced.append((source, place))
+        raise OSError(5, "the power went")
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(StoreError):
+        restore(path, target)
+    monkeypatch.undo()
+    assert [place for _, place in replaced] == [path]
+    assert await names_in(path) == ("one", "two")
+
+
 async def test_a_damaged_store_is_kept_as_it_is_with_its_log(path: Path, target: Path) -> None:
     await make(path, "one")
     backup(path, target)
