@@ -110,6 +110,11 @@ class Node:
         return tuple(self._outcomes)
 
     @property
+    def room(self) -> dict[str, int]:
+        """What no attempt has."""
+        return dict(self._room)
+
+    @property
     def draining(self) -> bool:
         return self._drained_by_manager or self._shutting_down
 
