@@ -30,6 +30,13 @@ for _ in range(int(sys.argv[1]) // len(line)):
     sys.stdout.buffer.write(line)
 print("last words", file=sys.stderr)
 """
+ENDLESS_LINE = """\
+import os, sys
+piece, left = b"x" * (1 << 20), int(sys.argv[1])
+while left:
+    left -= os.write(1, piece[:left])
+print("last words", file=sys.stderr)
+"""
 
 
 def peak_memory(component: Component) -> int:
@@ -68,9 +75,10 @@ def test_a_large_file_goes_up_to_the_executor_and_back_with_flat_memory(yard: Ya
 
 
 @pytest.mark.timeout(600)
-def test_a_flood_of_output_is_capped_with_a_count_and_flat_memory(yard: Yard) -> None:
+@pytest.mark.parametrize("script", [PRINTS, ENDLESS_LINE], ids=["lines", "one endless line"])
+def test_a_flood_of_output_is_capped_with_a_count_and_flat_memory(yard: Yard, script: str) -> None:
     at_rest = {component.name: peak_memory(component) for component in yard.components}
-    body = {"command": f"flood.py {PRINTED}", "script": PRINTS}
+    body = {"command": f"flood.py {PRINTED}", "script": script}
     status, task = yard.curl_json(
         "/api/v2/tasks?wait=60", "-H", "Content-Type: application/json", "-d", json.dumps(body)
     )

@@ -191,6 +191,7 @@ class Spool:
         """Move an outcome that the manager discarded to where an operator finds it; the oldest go when there are many."""
         path = self._folder(fence) / "outcome.json"
         if path.exists():
+            os.truncate(path, len(rooms.content(path)))
             os.replace(path, self._discarded / f"{folder_name(fence)}.json")
         self.remove(fence)
         there = sorted(self._discarded.iterdir(), key=lambda one: one.stat().st_mtime)
@@ -215,7 +216,7 @@ class Spool:
 
     def _read(self, path: Path) -> Kept | None:
         try:
-            return msgspec.json.decode(path.read_bytes(), type=Kept)
+            return msgspec.json.decode(rooms.content(path), type=Kept)
         except FileNotFoundError:
             return None
         except msgspec.DecodeError as error:

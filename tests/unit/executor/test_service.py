@@ -13,6 +13,7 @@ import pytest
 
 from taskyard.errors import InvalidInput
 from taskyard.executor import service
+from taskyard.executor.spool import Spool
 from taskyard.protocol.messages import (
     Acknowledge,
     Finished,
@@ -25,7 +26,7 @@ from taskyard.protocol.messages import (
     Stopped,
 )
 from taskyard.settings import ExecutorSettings
-from taskyard.task.model import Fence, Limits, Reason, ReturnType, Stream
+from taskyard.task.model import Chunk, Fence, Limits, Outcome, Reason, ReturnType, Stream
 from tests.unit.executor.conftest import (
     FOREVER,
     STUBBORN,
@@ -369,6 +370,26 @@ class TestOutput:
         outcome = (await manager.finished()).outcome
         assert (outcome.exit_code, outcome.last_sequence, outcome.dropped) == (0, 2, 9)
         assert manager.output[fence()] == {1: (Stream.STDOUT, b"", 5), 2: (Stream.STDERR, b"", 4)}
+
+    async def test_an_outcome_that_is_too_long_for_a_full_disk_loses_its_artifacts_and_is_kept(
+        self, manager: Manager, executor: object, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real_save = Spool.save
+
+        def full(self: Spool, of: Fence, outcome: Outcome, beside: tuple[Chunk, ...] = ()) -> None:
+            if outcome.artifacts:
+                raise OSError(28, "No space left on device")
+            real_save(self, of, outcome, beside)
+            saved.append(outcome)
+
+        saved: list[Outcome] = []
+        monkeypatch.setattr("taskyard.executor.spool.Spool.save", full)
+        text = "import os; open(os.environ['TASKYARD_OUTPUT'] + '/a', 'w').write('x')"
+        manager.send(run(text, repositories=(repository.address,)))
+        outcome = (await manager.finished()).outcome
+        assert saved == [outcome]
+        assert (outcome.reason, outcome.exit_code, outcome.artifacts) == (Reason.FILES, 0, ())
+        assert "disk is full" in outcome.message
 
     async def test_a_descendant_that_left_may_hold_the_pipe(self, manager: Manager, executor: asyncio.Event) -> None:
         escaping = f"import os, time; os.setsid(); {FOREVER}"

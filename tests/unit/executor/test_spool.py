@@ -109,15 +109,20 @@ class TestOutputLog:
 
 
 class TestRoom:
-    def test_is_there_before_the_outcome_and_given_back(self, tmp_path: Path) -> None:
+    def test_is_there_before_the_outcome_and_stays_until_it_is_set_aside(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path)
         spool.open(fence())
         folder = tmp_path / "spool" / folder_name(fence())
         assert (folder / "outcome.new").stat().st_blocks * 512 >= rooms.ROOM_BYTES
-        spool.save(fence(), OUTCOME)
+        outcome = Outcome(exit_code=3)
+        spool.save(fence(), outcome)
         (kept,) = folder.iterdir()
         assert kept.name == "outcome.json"
-        assert kept.stat().st_size < 1000
+        assert kept.stat().st_size == rooms.ROOM_BYTES
+        assert Spool(tmp_path).recover()[fence()][0] == outcome
+        spool.set_aside(fence())
+        (aside,) = (tmp_path / "discarded").iterdir()
+        assert msgspec.json.decode(aside.read_bytes(), type=Kept) == Kept(fence(), outcome)
 
     def test_holds_every_outcome_without_artifacts(self) -> None:
         worst = Outcome(
