@@ -90,15 +90,21 @@ def _name(path: str, folder: Path) -> str:
 
 
 def _regular_files(folder: Path) -> Iterator[tuple[str, int]]:
-    """Every regular file and its size; links are not followed, and what is no file is left out."""
+    """Every regular file and its size; links are not followed, and what is no file is left out. So is what belongs to others
+    than the folder does: a script with a user of its own may have given another's file a second name here, which only we
+    can read."""
     folders = [str(folder)]
+    owner = os.lstat(folder).st_uid
+    everybodys = owner == os.geteuid()
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
                 elif entry.is_file(follow_symlinks=False):
-                    yield entry.path, entry.stat(follow_symlinks=False).st_size
+                    status = entry.stat(follow_symlinks=False)
+                    if everybodys or status.st_uid == owner:
+                        yield entry.path, status.st_size
 
 
 def _digest(path: Path) -> tuple[int, str]:
