@@ -145,7 +145,7 @@ def test_the_output_folder_gives_nothing_away(yard: Yard, client: Client, tmp_pa
 import os
 output = os.environ["TASKYARD_OUTPUT"]
 os.symlink({str(secret)!r}, output + "/link")
-os.symlink("/", output + "/root")
+os.symlink("/", output + "/everything")
 try:
     os.link({str(secret)!r}, output + "/name")
 except OSError:
