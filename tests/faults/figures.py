@@ -70,7 +70,7 @@ class Figures:
             ("acknowledged and lost", self.lost),
             ("outcomes accepted twice", self.accepted_twice),
             ("double runs", self.double_runs),
-            ("processes left behind", self.left_behind),
+            ("processes and control groups left behind", self.left_behind),
             ("faults survived", sum(self.faults.values())),
             ("seconds to recover, all", _times(every)),
         ]

@@ -78,6 +78,7 @@ class Ledger:
         self.attempted = 0
         self.refusals: Counter[str] = Counter()  # requests that were refused or not answered, by the error's code
         self._seen: list[tuple[float, str]] = []
+        self._closed = False
         self._changed = threading.Condition()
 
     def open(self, entry: Entry) -> Entry:
@@ -91,6 +92,12 @@ class Ledger:
             self._seen.append((now(), executor))
             self._changed.notify_all()
 
+    def close(self) -> None:
+        """Nobody will write into it any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
     def wait_finish(self, since: float, executor: str | None, timeout: float) -> float | None:
         """When a user was first told of a task that finished (on that executor) after ``since``; None where nobody was within
         ``timeout`` seconds."""
@@ -100,7 +107,7 @@ class Ledger:
             return min(fitting, default=None)
 
         with self._changed:
-            self._changed.wait_for(lambda: first() is not None, timeout)
+            self._changed.wait_for(lambda: first() is not None or self._closed, timeout)
             return first()
 
     def count(self, finals: dict[str, Final], traces: Traces) -> tuple[Figures, list[str]]:

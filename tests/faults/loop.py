@@ -64,7 +64,8 @@ class Loop(Generic[S]):
         for role in fault.roles:
             executor = role if role in self.stage.executors else None
             seen = self.users.ledger.wait_finish(ended, executor, RECOVERY)
-            assert seen is not None, f"no task finished in {RECOVERY} s after {fault}\n{self.stage.ends_of_logs()}"
+            self.users.check()
+            assert seen is not None, f"no task finished in {RECOVERY} s after {fault}"
             self.figures.recovered(f"{fault.action} {'executor' if executor else role}", seen - ended)
 
     def rest(self, seconds: float) -> None:
@@ -89,27 +90,29 @@ class Loop(Generic[S]):
 
 
 @contextmanager
-def staged(make: Callable[[Path, str], S], seed: int, figures: Figures) -> Iterator[Loop[S]]:
-    """A loop on a stage of its own. When the block is left, everything is compared, and the figures are whole.
-
-    AssertionError with everything that does not agree.
+def staged(make: Callable[[Path, str], S], seed: int, figures: Figures, crowd: int = 10) -> Iterator[Loop[S]]:
+    """A loop on a stage of its own, where a crowd of so many users is at work. When the block is left, everything is compared,
+    and the figures are whole. AssertionError with everything that does not agree.
     """
     print(f"seed {seed}")
     with marked_folder() as (folder, mark, left):
         stage = make(folder, mark)
         with stage.yard:
             stage.start()
-            users = Users(stage.url, folder / "traces", seed=seed, mark=mark, token=stage.token, enter=stage.enter)
+            users = Users(stage, folder / "traces", seed=seed, mark=mark, count=crowd)
             try:
                 yield Loop(stage, users, figures)
                 finals = users.settle()
                 stage.check_alive()
+            except BaseException:
+                print(stage.ends_of_logs())
+                raise
             finally:
                 users.abandon()
         counted, problems = users.ledger.count(finals, traces.read(folder / "traces"))
         figures.add(counted)
     figures.left_behind = len(left)
-    problems += [f"process {pid} was left behind" for pid in left]
+    problems += [f"{what} was left behind" for what in left]
     assert not problems, f"seed {seed}: " + "\n".join(problems)
 
 

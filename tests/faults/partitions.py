@@ -17,7 +17,7 @@ import pytest
 
 from tests.acceptance.hosts import Hosts
 from tests.acceptance.processes import Component
-from tests.faults.stage import SLOTS, Stage
+from tests.faults.stage import EXECUTORS, SLOTS, Stage
 
 CLONE_NEWNET = 0x40000000
 
@@ -46,8 +46,8 @@ def skip_unless_possible() -> None:
 class HostStage(Stage):
     """Each role has a host of its own; users sit on that of the API Server."""
 
-    def __init__(self, hosts: Hosts, folder: Path, mark: str) -> None:
-        super().__init__(folder, mark, **TOKENS)
+    def __init__(self, hosts: Hosts, folder: Path, mark: str, *, executors: Sequence[str] = EXECUTORS) -> None:
+        super().__init__(folder, mark, executors=executors, **TOKENS)
         self.hosts = hosts
         self._folder = folder
 

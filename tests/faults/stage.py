@@ -26,7 +26,10 @@ INTERVALS = {
 DEADLINE, LEASE = 2.0, 4.0
 
 EXECUTORS = ("east", "west", "north")
-SLOTS = 2
+SLOTS = 3
+PLACES = (Path("/sys/fs/cgroup"), Path("/var/tmp/taskyard"))
+"""Where executors may have places of their own outside of their data, which bear their ids."""
+
 GONE = 10.0
 """Seconds within which the last process of a yard that has ended must have ended too."""
 
@@ -34,15 +37,14 @@ GONE = 10.0
 class Stage:
     """Manager, API Server and executors, by the names of their roles, all on this machine."""
 
-    executors = EXECUTORS
-
-    def __init__(self, folder: Path, mark: str, **environment: str) -> None:
+    def __init__(self, folder: Path, mark: str, *, executors: Sequence[str] = EXECUTORS, **environment: str) -> None:
         self.yard = Yard(folder, FAULTS_MARK=mark, **INTERVALS, **environment)
+        self.executors = tuple(executors)
         self.components: dict[str, Component] = {}
 
     def start(self) -> None:
         """All of them."""
-        for role in ("manager", "api", *self.executors):
+        for role in ("manager", *self.executors, "api"):
             self.put_back(role)
         for role in self.executors:
             self.components[role].wait_for("connected")
@@ -89,23 +91,32 @@ class Stage:
 
 
 @contextmanager
-def marked_folder() -> Iterator[tuple[Path, str, list[int]]]:
-    """A folder that every user of the machine can write into, a mark for the environment of processes, and a list that tells
-    afterwards which processes with that mark were left; they have been killed then."""
+def marked_folder() -> Iterator[tuple[Path, str, list[str]]]:
+    """A folder that every user of the machine can reach, a mark for the environment of processes, and a list that tells
+    afterwards what was left behind: processes with that mark, which have been killed then, control groups, and folders of
+    executors whose data was in there."""
     mark = f"faults-{uuid.uuid4()}"
     folder = Path(tempfile.mkdtemp(prefix="taskyard-faults-"))
     folder.chmod(0o711)
-    left: list[int] = []
+    left: list[str] = []
     try:
         (folder / "traces").mkdir()
         (folder / "traces").chmod(0o1777)
         yield folder, mark, left
     finally:
-        left += leftovers(mark)
-        for pid in left:
+        for pid in leftovers(mark):
+            left.append(f"process {pid}")
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        executors = [path.read_text().strip() for path in folder.rglob("executors/*/identity")]
+        left += [str(path) for path in _places_of(executors)]
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _places_of(executors: list[str]) -> Iterator[Path]:
+    for root in PLACES:
+        for place, folders, _ in os.walk(root):
+            yield from (Path(place, name) for name in folders if any(one in name for one in executors))
 
 
 def leftovers(mark: str) -> list[int]:

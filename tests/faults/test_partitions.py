@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -39,11 +39,13 @@ def hosts() -> Iterator[Hosts]:
 
 
 @contextmanager
-def _partitioned(hosts: Hosts, seed: int, figures: Figures) -> Iterator[Loop[HostStage]]:
+def _partitioned(
+    hosts: Hosts, seed: int, figures: Figures, executors: Sequence[str] = EXECUTORS, crowd: int = 10
+) -> Iterator[Loop[HostStage]]:
     """A loop that knows the actions of :data:`RULES`."""
 
     def make(folder: Path, mark: str) -> HostStage:
-        return HostStage(hosts, folder, mark)
+        return HostStage(hosts, folder, mark, executors=executors)
 
     @contextmanager
     def disturbed(fault: Fault) -> Iterator[None]:
@@ -55,7 +57,7 @@ def _partitioned(hosts: Hosts, seed: int, figures: Figures) -> Iterator[Loop[Hos
                         rules.enter_context(stage.filtered(source, target, rule))
             yield
 
-    with staged(make, seed, figures) as loop:
+    with staged(make, seed, figures, crowd) as loop:
         stage = loop.stage
         loop.actions |= dict.fromkeys(RULES, disturbed)
         yield loop
@@ -64,7 +66,7 @@ def _partitioned(hosts: Hosts, seed: int, figures: Figures) -> Iterator[Loop[Hos
 @pytest.mark.timeout(TIMEOUT)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_lost_when_the_network_fails(hosts: Hosts, seed: int, figures: Figures) -> None:
-    longer = (LEASE + 0.5, LEASE + 2.0)
+    longer = (LEASE + 1.5, LEASE + 3.0)  # so that others have begun what is lost
     faults = planned(
         seed,
         ("silence to", EXECUTORS, 1 * TIMES, *longer),
@@ -85,7 +87,7 @@ def test_nothing_is_lost_when_the_network_fails(hosts: Hosts, seed: int, figures
 def test_a_half_open_connection_is_seen_by_its_deadline(hosts: Hosts, figures: Figures) -> None:
     """The host of an executor vanishes without a word: to the manager's TCP the connection stays established."""
     role = EXECUTORS[0]
-    with _partitioned(hosts, 40, figures) as loop:
+    with _partitioned(hosts, 40, figures, [role], crowd=4) as loop:
         stage = loop.stage
         manager = stage.components["manager"]
         assert loop.users.ledger.wait_finish(now(), role, 30) is not None

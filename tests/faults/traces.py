@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BEAT = 0.02
+BEAT = 0.05
 """Seconds between two lines of a process that lives: how exactly its end is seen."""
 
 SCRIPT = """\

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
 
-from taskyard import AsyncClient, NotFound, Unavailable, WaitTimeout
+from taskyard import AsyncClient, NotFound, TaskyardError, Unavailable, WaitTimeout
+from taskyard.client.logs import persist
 from taskyard.client.records import Task
 from taskyard.errors import StorageFull
 from taskyard.settings import ClientSettings
 from tests.faults.ledger import RETRIES, Entry, Final, Job, Ledger
-from tests.faults.stage import LEASE, LONG
+from tests.faults.stage import LEASE, LONG, Stage
 from tests.faults.traces import BEAT, SCRIPT
 
 T = TypeVar("T")
@@ -25,29 +28,19 @@ SETTLE = 300.0 if LONG else 60.0
 """Seconds within which every task has ended once the faults are over: pauses before the next try are among them."""
 
 #: Kinds of scripts by how often they come.
-KINDS = {"plain": 12, "family": 2, "deaf": 2, "failing": 1}
+KINDS = {"plain": 12, "family": 2, "daemon": 2, "deaf": 2, "failing": 1}
 
 #: Seconds that scripts run, shortest and longest, by how often that comes: the last ones outlive a lease.
-LENGTHS = {(0.05, 1.5): 9, (LEASE, LEASE + 1.0): 1}
+LENGTHS = {(0.05, 1.5): 7, (LEASE + 2.0, LEASE + 6.0): 1}
 
 
 class Users:
-    """A thread in which ``count`` users work, each on one task at a time. ``enter`` is called in it first."""
+    """A thread in which ``count`` users work, each on one task at a time."""
 
-    def __init__(
-        self,
-        url: str,
-        traces: Path,
-        *,
-        seed: int,
-        mark: str,
-        count: int = 8,
-        token: str = "",
-        enter: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, stage: Stage, traces: Path, *, seed: int, mark: str, count: int) -> None:
         self.ledger = Ledger()
-        self._url, self._token, self._traces, self._seed, self._mark = url, token, traces, seed, mark
-        self._count, self._enter = count, enter
+        self._url, self._token, self._enter = stage.url, stage.token, stage.enter
+        self._traces, self._seed, self._mark, self._count = traces, seed, mark, count
         self._finals: dict[str, Final] = {}
         self._failure: BaseException | None = None
         self._loop = asyncio.new_event_loop()
@@ -61,13 +54,17 @@ class Users:
             self._loop.call_soon_threadsafe(self._over.set)
 
     def settle(self) -> dict[str, Final]:
-        """How every task stands, by name, once all have ended. Raises what went wrong in the users' thread."""
+        """How every task stands, by name, once all have ended. Raises as :meth:`check` does."""
         self.end()
         self._thread.join(2 * SETTLE)
         assert not self._thread.is_alive(), "the users did not come to an end"
+        self.check()
+        return self._finals
+
+    def check(self) -> None:
+        """Raises what went wrong in the users' thread."""
         if self._failure is not None:
             raise self._failure
-        return self._finals
 
     def abandon(self) -> None:
         """End the thread, however far it is."""
@@ -82,6 +79,7 @@ class Users:
             self._loop.run_until_complete(self._main)
         except (Exception, asyncio.CancelledError) as error:
             self._failure = error
+            self.ledger.close()
         finally:
             self._loop.close()
 
@@ -136,28 +134,30 @@ class Users:
     async def _put_an_end(self, entry: Entry, chance: random.Random) -> None:
         if entry.job.intent == "stop":
             entry.stop_asked = True
-            stopped = await self._insist(lambda: self._client.stop(entry.task_id), chance)
-            entry.stopped_at = stopped.attempt
+            with contextlib.suppress(NotFound):  # it is lost: that is seen in the end
+                entry.stopped_at = (await self._insist(lambda: self._client.stop(entry.task_id), chance)).attempt
             await self._see_the_end(entry)
             return
 
-        async def delete() -> None:
-            # Where an earlier try was not answered but done, this one is told that there is no such task.
+        async def delete() -> bool:
             try:
                 await self._client.delete(entry.task_id)
             except NotFound:
-                assert entry.delete_asked
-            finally:
+                # An earlier try was done, though not answered; without one, the task is lost: that is seen in the end.
+                return entry.delete_asked
+            except TaskyardError:
                 entry.delete_asked = True
+                raise
+            entry.delete_asked = True
+            return True
 
-        await self._insist(delete, chance)
-        entry.deleted = True
+        entry.deleted = await self._insist(delete, chance)
 
     async def _see_the_end(self, entry: Entry) -> None:
         try:
-            task = await self._client.wait(entry.task_id, timeout=5.0)
-        except (WaitTimeout, Unavailable):
-            return  # it is lost or waits: others go on; the end is looked at in any case
+            task = await self._client.wait(entry.task_id, timeout=8.0)
+        except (WaitTimeout, Unavailable, NotFound):
+            return  # it waits, or is lost: others go on; how it stands is looked at in the end
         if task.state == "finished":
             self.ledger.saw_finish(task.executor.name if task.executor else "")
 
@@ -202,20 +202,26 @@ class Users:
                     looks.create_task(look(entry))
 
     async def _final(self, entry: Entry, http: httpx2.AsyncClient) -> Final:
+        """Persistently: on a busy machine a link may break long after the last fault."""
         try:
             task = await self._client.wait(entry.task_id or entry.name, timeout=SETTLE)
         except NotFound:
             return Final(None)
         except WaitTimeout:
-            task = await self._client.get(entry.task_id or entry.name)
+            task = await persist(lambda: self._client.get(entry.task_id or entry.name), SETTLE)
 
         async def told(what: str) -> tuple[dict[str, Any], ...]:
             answer = await http.get(f"tasks/{task.id}/{what}")
+            if answer.status_code == 503:
+                raise Unavailable(answer.text)
             answer.raise_for_status()
             return tuple(answer.json()[what])
 
-        output = (await self._client.output(task.id)).decode() if task.state == "finished" else ""
-        return Final(task, await told("attempts"), await told("events"), output)
+        attempts, events = [await persist(partial(told, what), SETTLE) for what in ("attempts", "events")]
+        output = b""
+        if task.state == "finished":
+            output = await persist(lambda: self._client.output(task.id), SETTLE)
+        return Final(task, attempts, events, output.decode())
 
 
 def pick(chance: random.Random) -> Job:
