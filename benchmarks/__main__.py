@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import latency, throughput
+from benchmarks import latency, storm, throughput
 from benchmarks.samples import machine
 from tests.acceptance.processes import Yard
 
@@ -27,6 +27,7 @@ def main() -> int:
         yard.executor()
         latency.measure(yard.http_port, APART)
         throughput.measure(yard.http_port, APART)
+    storm.measure()
     return 0 if met else 1
 
 

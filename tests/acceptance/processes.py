@@ -219,6 +219,13 @@ class Yard:
             check=False,
         )
 
+    def submit(self, name: str, script: str, **fields: Any) -> dict[str, Any]:
+        """Submit a script by version 2's API; the task."""
+        body = json.dumps({"name": name, "command": "script.py", "script": script, **fields})
+        status, task = self.curl_json("/api/v2/tasks", "-H", "Content-Type: application/json", "-d", body)
+        assert status == 201, task
+        return dict(task)
+
     def wait_ended(self, task: str) -> dict[str, Any]:
         """The task of version 2's API, once it has ended."""
         status, body = self.curl_json(f"/api/v2/tasks/{task}/wait?timeout={DEADLINE / 2:g}")
