@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -25,14 +25,21 @@ class Fault:
     lasts: float
 
 
-def drawn(rng: Random, horizon: float) -> list[Fault]:
-    """The faults of a world within its first ``horizon`` seconds. Some worlds have none, some one kind over and over."""
+def drawn(rng: Random, horizon: float, moments: Sequence[float]) -> list[Fault]:
+    """The faults of a world within its first ``horizon`` seconds, many of them at about the moments at which users do
+    something. Some worlds have none, some one kind over and over."""
     count = rng.choice((0, 1, 2, 3, 4, 6, 8, 10))
     kinds = rng.choices(tuple(KINDS), weights=[weight for weight, _ in KINDS.values()], k=rng.choice((1, 2, 3, 8)))
     return sorted(
-        (Fault(rng.uniform(2, horizon), rng.choice(kinds), _duration(rng)) for _ in range(count)),
+        (Fault(_time(rng, horizon, moments), rng.choice(kinds), _duration(rng)) for _ in range(count)),
         key=lambda fault: fault.at,
     )
+
+
+def _time(rng: Random, horizon: float, moments: Sequence[float]) -> float:
+    if rng.random() < 0.6:
+        return min(horizon, max(2.0, rng.choice(moments) + rng.uniform(-0.05, 0.3)))
+    return rng.uniform(2, horizon)
 
 
 def _duration(rng: Random) -> float:
@@ -171,7 +178,7 @@ KINDS: dict[str, tuple[int, Callable[[World, Fault], None]]] = {
     "fill disk": (3, _fill_disk),
     "slow disk": (3, _slow_disk),
     "slow network": (2, _slow_network),
-    "jump": (1, _jump),
+    "jump": (2, _jump),
 }
 
 

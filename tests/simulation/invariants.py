@@ -23,7 +23,7 @@ OPEN = frozenset({"scheduled", "running"})
 #: Events that end an attempt.
 ENDINGS = frozenset({"ended", "lost", "missing", "released", "stop_confirmed"})
 #: Those that ask for the end of an open attempt.
-STOPS = frozenset({"stop_requested", "updated", "deleted"})
+STOPS = frozenset({"stop_requested", "updated", "deleted", "expired"})
 
 
 def _follows() -> dict[tuple[str, str], frozenset[str]]:

@@ -30,6 +30,7 @@ from taskyard.store.sqlite.writer import Answer, Committed, Writer
 from taskyard.task import state
 from taskyard.task.model import Created, Running, Scheduled, Task
 from taskyard.task.state import Missing
+from tests.simulation import processes
 from tests.simulation.scripts import Keeper, SimulatedRunner, SimulatedRunning
 from tests.simulation.world import run
 
@@ -168,6 +169,11 @@ def no_burial(plant: Plant) -> None:
 
     plant(SimulatedRunner, "bury", bury)
     plant(Keeper, "_orphaned", lambda self: None)
+
+
+@bug("the manager's times follow its wall clock, whoever sets it")
+def wall_clock(plant: Plant) -> None:
+    plant(processes, "SteadyWall", lambda wall, boottime: wall)
 
 
 # --- the store ------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
+from taskyard.task.model import Spec
 from tests.simulation.ledger import Entry, Intention, Users, spec_of
 from tests.simulation.scripts import FOREVER, Plan
 
@@ -58,9 +59,11 @@ def _of_task(world: World, name: str, at: float) -> list[Intention]:
         max_losses=rng.choice((0, 3, 3, 10)),
         grace=rng.choice((0.0, 1.0, 5.0)),
         timeout=rng.choice((None, None, None, 20.0)),
+        queue_timeout=rng.choice((None,) * 5 + (5.0,)),
+        total_timeout=rng.choice((None,) * 5 + (30.0,)),
         priority=rng.choice((0, 0, 1)),
     )
-    entry = Entry(world.new_id(), name, plan, spec, may_be_endless=plan.is_endless and spec.timeout is None)
+    entry = Entry(world.new_id(), name, plan, spec, may_be_endless=plan.is_endless and not _ends_it(spec))
     wishes = [Intention(at, partial(Users.submit, entry=entry), f"submit {name} {entry.task_id[:4]}")]
     if rng.random() < 0.5:
         wishes.append(
@@ -70,6 +73,9 @@ def _of_task(world: World, name: str, at: float) -> list[Intention]:
         at += rng.choice((rng.uniform(0, 0.05), rng.uniform(0.05, 3), rng.uniform(1, 40)))
         what, word = _drawn_change(world, entry)
         wishes.append(Intention(at, _if_there(entry, what), f"{word} {name}"))
+        if word == "stop" and rng.random() < 0.3:  # and at once they want it again
+            at += rng.uniform(0, 0.3)
+            wishes.append(Intention(at, _if_there(entry, partial(Users.start, entry=entry)), f"start {name}"))
     return wishes
 
 
@@ -83,12 +89,17 @@ def _drawn_change(world: World, entry: Entry) -> tuple[Callable[[Users], Awaitab
             return partial(Users.start, entry=entry), word
         case "update":
             plan = drawn_plan(rng)
-            endless = plan.is_endless and entry.spec.timeout is None
+            endless = plan.is_endless and not _ends_it(entry.spec)
             return partial(Users.update, entry=entry, plan=world.new_plan(plan), endless=endless), word
         case "delete":
             return partial(Users.delete, entry=entry), word
         case _:
             return partial(Users.wait, entry=entry), word
+
+
+def _ends_it(spec: Spec) -> bool:
+    """Whether a script that runs for ever is ended by a timeout."""
+    return spec.timeout is not None or spec.total_timeout is not None
 
 
 def _if_there(entry: Entry, what: Callable[[Users], Awaitable[None]]) -> Callable[[Users], Awaitable[None]]:

@@ -36,9 +36,10 @@ from tests.simulation.scripts import Descriptors, Plan, Script, Scripts
 from tests.simulation.store import Disk
 from tests.simulation.wishes import drawn_wishes, last_wishes
 
-#: Seconds in which faults and users' wishes begin, and how long everything may take to come to rest after the last of them.
+#: Seconds in which faults and users' wishes begin, and how long everything may take to come to rest after the last of them:
+#: an executor that could not start attempts is kept out for up to an hour.
 HORIZON = 120.0
-REST = 1200.0
+REST = 7200.0
 #: Fields of messages that a trace shows.
 DETAILS = (
     "fence",
@@ -88,10 +89,10 @@ class World:
         self.quicken_network()
         self.machines = [
             Machine(self, number, self.rng.choice((1, 1, 2)), folder / f"e{number}")
-            for number in range(1, self.rng.choice((2, 3, 3)) + 1)
+            for number in range(1, self.rng.choice((1, 2, 3, 3)) + 1)
         ]
         self.intentions: list[Intention] = drawn_wishes(self, HORIZON)
-        self.faults = faults.drawn(self.rng, HORIZON)
+        self.faults = faults.drawn(self.rng, HORIZON, [wish.at - self.loop.time() for wish in self.intentions])
 
     # --- what processes use -----------------------------------------------------------------------------------------------
 
