@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from taskyard.manager.cordon import Step
 from taskyard.task.model import Outcome, Reason
 from tests.simulation.loop import Process, Violation
 from tests.simulation.scripts import Script
@@ -220,6 +221,11 @@ class Invariants:
         room = machine.performer._node._room
         if min(room.values()) < 0:
             raise Violation(f"{machine.name} has less than no room: {room}")
+
+    def waits_for_cordon(self) -> bool:
+        """Whether an executor is kept out for a while: a task may wait for that."""
+        parts = self._world.parts
+        return parts is not None and any(executor.cordon.step is not Step.OPEN for executor in parts.fleet)
 
     # --- at rest ----------------------------------------------------------------------------------------------------------
 

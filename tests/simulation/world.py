@@ -36,10 +36,10 @@ from tests.simulation.scripts import Descriptors, Plan, Script, Scripts
 from tests.simulation.store import Disk
 from tests.simulation.wishes import drawn_wishes, last_wishes
 
-#: Seconds in which faults and users' wishes begin, and how long everything may take to come to rest after the last of them:
-#: an executor that could not start attempts is kept out for up to an hour.
+#: Seconds in which faults and users' wishes begin, and how long everything may take to come to rest after the last of them;
+#: longer only where an executor that could not start attempts is kept out for a while.
 HORIZON = 120.0
-REST = 7200.0
+REST, LONGEST_REST = 900.0, 7200.0
 #: Fields of messages that a trace shows.
 DETAILS = (
     "fence",
@@ -262,10 +262,11 @@ class World:
             self._run_until(self.loop.time() + LOOK)
         with self.loop.acting_as(self.api or self.loop.root):
             self.loop.call_soon(self.users.wish, last_wishes(self))
-        end = self.loop.time() + REST
+        faults_over = self.loop.time()
         while unrest := self.invariants.unrest():
-            if self.loop.time() >= end:
-                raise Violation(f"no rest after {REST:.0f} s: {unrest}")
+            waited = self.loop.time() - faults_over
+            if waited >= (LONGEST_REST if self.invariants.waits_for_cordon() else REST):
+                raise Violation(f"no rest after {waited:.0f} s: {unrest}")
             self._run_until(self.loop.time() + LOOK)
         self.check(self.invariants.acknowledged)
         self._run_until(self.loop.time())
