@@ -43,9 +43,10 @@ RARE = {
     "stop_lost": 155,
     "retry_beats_stop": 191,
     "fleet_fence": 217,
+    "wall_clock": 457,
 }
 #: Not found within a thousand worlds, since another rule covers what they break: each is tested where it stands.
-COVERED = {"store_fence", "kill_not_sent", "stop_not_repeated", "wall_clock", "deadline_from_echo"}
+COVERED = {"store_fence", "kill_not_sent", "stop_not_repeated", "deadline_from_echo"}
 
 
 def test_every_bug_is_accounted_for() -> None:
