@@ -104,12 +104,10 @@ class Keeper:
             self._wait()
             self._hold()
         for _ in range(REMOVALS):
-            if not self._remains:
+            removed = [remove(place.folder) for place in self._places]
+            if all(removed):
                 break
             time.sleep(LAST_ROUND)
-            self._clean()
-        for place in self._places:
-            remove(place.folder)
 
     def _wait(self) -> None:
         now = linux.now()

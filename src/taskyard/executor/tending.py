@@ -32,6 +32,9 @@ END_TIMEOUT = 10.0
 RESTART_PAUSE = 1.0
 ROUND = 0.01
 
+#: Without what is installed, and with nothing of this process's environment: no token is in it.
+_INTERPRETER = (sys.executable, "-I", "-S", "-c")
+_ENVIRONMENT: dict[str, str] = {}
 _PROGRAM = "import sys; sys.path.insert(0, {path!r}); from taskyard.executor.keeper import main; main(sys.argv[1])"
 
 log = structlog.get_logger()
@@ -129,8 +132,8 @@ class Tender:
         path = str(Path(__file__).parents[2])
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _PROGRAM.format(path=path), json.dumps(given)],
-                env={},
+                [*_INTERPRETER, _PROGRAM.format(path=path), json.dumps(given)],
+                env=_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

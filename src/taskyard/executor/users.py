@@ -24,6 +24,14 @@ LOCKS = Path("/run/taskyard/users")
 WORK = Path("/var/tmp/taskyard")  # noqa: S108
 #: Seconds in which the interpreter must have started for a slot's user.
 TRIAL_TIMEOUT = 20.0
+_NOT_ENTERED = 3
+_TRIAL = f"""
+import os, sys
+try:
+    os.chdir(sys.argv[1])
+except OSError:
+    sys.exit({_NOT_ENTERED})
+"""
 
 
 class NotPossible(Exception):
@@ -82,8 +90,8 @@ def objection(python: str, folder: Path, user: User) -> str:
     """Why that user cannot run the interpreter in that folder, in a few words; empty where it can."""
     try:
         done = subprocess.run(
-            [python, "-c", "import encodings"],
-            cwd=folder,
+            [python, "-c", _TRIAL, folder],
+            cwd="/",  # the change of folder comes before that of the user
             env={},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -94,10 +102,12 @@ def objection(python: str, folder: Path, user: User) -> str:
             timeout=TRIAL_TIMEOUT,
             check=False,
         )
-    except PermissionError as error:
-        return f"other users may not run {python}" if error.filename == python else f"they may not enter {folder}"
+    except PermissionError:
+        return f"other users may not run {python}"
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{python} cannot be run by other users: {error}"
+    if done.returncode == _NOT_ENTERED:
+        return f"other users may not enter {folder}"
     return "" if done.returncode == 0 else f"{python} does not work for other users"
 
 

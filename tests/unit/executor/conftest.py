@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +16,7 @@ from typing import TypeVar
 import psutil
 import pytest
 
-from taskyard.executor import service
+from taskyard.executor import service, tending
 from taskyard.link.base import Link
 from taskyard.link.serve import serve
 from taskyard.protocol.codec import manager_executor_codec
@@ -195,6 +196,17 @@ async def executing(settings: ExecutorSettings, token: str = "a-token") -> Async
         stop.set()
         async with asyncio.timeout(TIMEOUT):
             await task
+
+
+@pytest.fixture(autouse=True)
+def measured_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the coverage is measured, let it be the keeper's too: it has nothing of our environment otherwise."""
+    if (config := os.environ.get("COVERAGE_PROCESS_CONFIG")) is not None:
+        monkeypatch.setattr("taskyard.executor.tending._INTERPRETER", (sys.executable, "-c"))
+        monkeypatch.setattr("taskyard.executor.tending._ENVIRONMENT", {"COVERAGE_PROCESS_CONFIG": config})
+        # Its children have no data of their own to write: they would write into the keeper's.
+        unmeasured = "import os, posix; os.register_at_fork(after_in_child=lambda: setattr(os, '_exit', posix._exit)); "
+        monkeypatch.setattr("taskyard.executor.tending._PROGRAM", unmeasured + tending._PROGRAM)
 
 
 @pytest.fixture

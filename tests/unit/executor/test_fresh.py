@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from taskyard.executor import places
+from taskyard.executor import places, users
 from taskyard.executor.cells import Cell
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.fresh import FreshRunner, open_runner
@@ -21,13 +22,19 @@ from taskyard.task.model import Limits
 from tests.unit.executor.scripts import CHILD, DAEMON, FORKS, SLEEP, STUBBORN, Script, is_alive, start
 
 pytestmark = pytest.mark.anyio
+PYTHON = "/usr/bin/python3"
 
 
-@pytest.fixture(params=["cells", "floor"])
+@pytest.fixture(params=["cells", "old cells", "floor"])
 async def runner(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FreshRunner]:
-    found = places.find(tmp_path.name) if request.param == "cells" else ()
-    if request.param == "cells" and not found:
-        pytest.skip("no control group can be written here")
+    found = places.find(tmp_path.name) if request.param != "floor" else ()
+    if request.param == "old cells":
+        for place in found:
+            if place.version == 2:
+                places.remove(place.folder)
+        found = tuple(place for place in found if place.version == 1)
+    if request.param != "floor" and not found:
+        pytest.skip(f"there are no {request.param}: no such control group can be written here")
     async with open_runner(sys.executable, Confinement(tmp_path, found), 2) as runner:
         yield runner
         keeper = runner._tender._process
@@ -244,8 +251,12 @@ async def test_a_stopped_child_goes_with_it(runner: FreshRunner, tmp_path: Path)
     script.close()
 
 
-async def test_a_loop_of_forks_goes_with_it(tmp_path: Path) -> None:
-    found = places.find(tmp_path.name)
+@pytest.mark.parametrize("versions", [(1, 2), (1,)])
+async def test_a_loop_of_forks_goes_with_it(tmp_path: Path, versions: tuple[int, ...]) -> None:
+    every = places.find(tmp_path.name)
+    found = tuple(place for place in every if place.version in versions)
+    for place in set(every) - set(found):
+        places.remove(place.folder)
     async with open_runner(sys.executable, Confinement(tmp_path, found), 1) as runner:
         if runner.enforces.get("processes") != "cgroup":
             pytest.skip("no control group here that bounds the number of processes")
@@ -352,3 +363,30 @@ print((time.process_time() - used) < 0.3)
         status = await script.running.gone()
         assert status.exit_code == 0
         script.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.access(PYTHON, os.X_OK), reason=f"needs root, and {PYTHON}")
+async def test_a_user_of_its_own_holds_what_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that has taken the mark out of its environment, without any control group."""
+    monkeypatch.setattr(users, "LOCKS", tmp_path / "locks")
+    taken = users.take(57_700, 2)
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
+        folders = [Path(base) / name for name in ("one", "two")]
+        Path(base).chmod(0o711)
+        for folder in folders:
+            folder.mkdir(mode=0o700)
+        async with open_runner(PYTHON, Confinement(Path(base), (), tuple(taken)), 2) as runner:
+            assert runner.isolated
+            other = await start(runner, f"import os; print(os.getuid()); {SLEEP}", folders[0])
+            assert await other.line() == "57700"
+            assert await other.line() == "ready"
+            text = f"import os, sys; os.execve(sys.executable, [sys.executable, '-c', {DAEMON!r}], {{}})"
+            script = await start(runner, text, folders[1])
+            pid = int(await script.line())
+            assert (await script.running.gone()).exit_code == 0
+            assert not is_alive(pid)
+            assert other.running.stop(grace=600)
+            assert (await other.running.gone()).signal == 15
+            script.close()
+            other.close()
+    users.release(taken)
