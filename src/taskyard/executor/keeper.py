@@ -25,7 +25,19 @@ from typing import Any, NoReturn, assert_never
 
 from taskyard.executor import cells, linux, starter
 from taskyard.executor.cells import Cell
-from taskyard.executor.lifeline import Exited, Gone, Hold, Kill, Lifeline, Order, Ready, Take, Terminate, Trouble
+from taskyard.executor.lifeline import (
+    Exited,
+    Gone,
+    Hold,
+    Kill,
+    Killing,
+    Lifeline,
+    Order,
+    Ready,
+    Take,
+    Terminate,
+    Trouble,
+)
 from taskyard.executor.places import Place, remove
 
 #: Seconds between two looks at the deadline, at most: timers stand still while the machine is suspended.
@@ -159,6 +171,7 @@ class Keeper:
             case Kill(number=number):
                 if (held := self._held.get(number)) is not None:
                     self._kill(held)
+                    self._lifeline.send(Killing(number))
             case Hold(deadline=deadline):
                 self._deadline = deadline
             case _:

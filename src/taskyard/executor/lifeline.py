@@ -57,6 +57,12 @@ class Ready(NamedTuple):
     leader: int
 
 
+class Killing(NamedTuple):
+    """Answer to ``Kill``: all that was there has had its signal, and what is left gets it again and again."""
+
+    number: int
+
+
 class Exited(NamedTuple):
     """The leader of the cell has ended, and other processes of the cell have not yet."""
 
@@ -83,9 +89,9 @@ class Trouble(NamedTuple):
 
 
 Order = Take | Terminate | Kill | Hold
-Report = Ready | Exited | Gone | Trouble
+Report = Ready | Killing | Exited | Gone | Trouble
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Take, Terminate, Kill, Hold, Ready, Exited, Gone, Trouble)
+    kind.__name__: kind for kind in (Take, Terminate, Kill, Hold, Ready, Killing, Exited, Gone, Trouble)
 }
 
 

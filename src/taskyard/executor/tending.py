@@ -12,12 +12,25 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
+from typing import assert_never
 
 import structlog
 
 from taskyard.executor.cells import Cell
 from taskyard.executor.confinement import Confinement
-from taskyard.executor.lifeline import Exited, Gone, Hold, Kill, Lifeline, Ready, Report, Take, Terminate, Trouble
+from taskyard.executor.lifeline import (
+    Exited,
+    Gone,
+    Hold,
+    Kill,
+    Killing,
+    Lifeline,
+    Ready,
+    Report,
+    Take,
+    Terminate,
+    Trouble,
+)
 from taskyard.executor.places import Place, cells
 
 #: Starters that are kept ready, at most.
@@ -28,6 +41,8 @@ EXTRA_SPARES = 2
 READY_TIMEOUT = 20.0
 #: Seconds in which the keeper must have killed everything when it is to end.
 END_TIMEOUT = 10.0
+#: Seconds in which the keeper must have begun to kill an attempt: with the deadline before it, less than any sensible lease.
+ANSWER_TIMEOUT = 2.0
 #: Seconds between two keepers where they keep dying, and between two rounds of killing.
 RESTART_PAUSE = 1.0
 ROUND = 0.01
@@ -54,10 +69,17 @@ class Claim:
         self.pidfd = pidfd
         self.mark = ""
         self.exited = asyncio.Event()
+        self.answer: asyncio.TimerHandle | None = None
         self.gone: asyncio.Future[Gone | None] = asyncio.get_running_loop().create_future()
+
+    def answered(self) -> None:
+        """The keeper has seen that it is to be killed."""
+        if self.answer is not None:
+            self.answer.cancel()
 
     def close(self) -> None:
         """Close its descriptors."""
+        self.answered()
         self.end.close()
         if self.pidfd is not None:
             os.close(self.pidfd)
@@ -109,12 +131,20 @@ class Tender:
         self._send(Terminate(claim.number, leader))
 
     def kill(self, claim: Claim) -> None:
+        """SIGKILL to all of it. Also where the keeper itself hangs: then it is killed, and everything with it."""
         self._send(Kill(claim.number))
+        if claim.answer is None and self._process is not None:
+            claim.answer = asyncio.get_running_loop().call_later(ANSWER_TIMEOUT, self._give_up, self._process)
 
     def hold_until(self, deadline: float) -> None:
         """See :meth:`Runner.hold_until`."""
         self._deadline = deadline
         self._send(Hold(deadline))
+
+    def _give_up(self, process: subprocess.Popen[bytes]) -> None:
+        if process is self._process:
+            log.error("keeper_hangs", timeout=ANSWER_TIMEOUT)
+            process.kill()
 
     # --- the keeper's life ------------------------------------------------------------------------------------------------
 
@@ -166,6 +196,9 @@ class Tender:
                 pidfd = lifeline.descriptors.popleft() if sys.platform == "linux" else None
                 self._ready.append(Claim(report, end, pidfd))
                 self._changed.set()
+            case Killing(number=number):
+                if (claim := self._claims.get(number)) is not None:
+                    claim.answered()
             case Exited(number=number):
                 if (claim := self._claims.get(number)) is not None:
                     claim.exited.set()
@@ -179,6 +212,8 @@ class Tender:
                     claim.close()
             case Trouble(text=text):
                 log.error("keeper_in_trouble", reason=text)
+            case _:
+                assert_never(report)
 
     def _send(self, order: Take | Terminate | Kill | Hold) -> None:
         if self._lifeline is None or self._ended.is_set():

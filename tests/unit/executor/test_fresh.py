@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -298,6 +299,22 @@ async def test_the_death_of_the_keeper(runner: FreshRunner, tmp_path: Path) -> N
         await script.running.wait()
         status = await script.running.gone()
     assert (status.signal, status.killed) == (9, "keeper")
+    assert not is_alive(child)
+    again = await start(runner, "print('well')", tmp_path)
+    assert (await again.running.gone()).exit_code == 0
+    script.close()
+    again.close()
+
+
+async def test_a_keeper_that_hangs_cannot_keep_anything_alive(runner: FreshRunner, tmp_path: Path) -> None:
+    script = await start(runner, CHILD.format(child=STUBBORN, then="time.sleep(600)"), tmp_path)
+    child = int(await script.line())
+    process = runner._tender._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    script.running.kill()
+    async with asyncio.timeout(20):
+        assert (await script.running.gone()).killed == "keeper"
     assert not is_alive(child)
     again = await start(runner, "print('well')", tmp_path)
     assert (await again.running.gone()).exit_code == 0
