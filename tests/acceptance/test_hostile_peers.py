@@ -38,7 +38,7 @@ from tests.acceptance.processes import Yard
 
 EXECUTOR, API = executor_codec(8 << 20), api_codec(64 << 20)
 SCRIPT = "import time\nfor number in range(120):\n    print(number, flush=True)\n    time.sleep(0.1)\n"
-ROUNDS = 20
+ROUNDS = 8
 SEED = 3
 
 
