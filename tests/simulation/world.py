@@ -59,7 +59,7 @@ LOOK = 5.0
 
 
 class World:
-    """``note`` is told of everything that happens, in words; the hash of all of it is the world's trace."""
+    """``folder`` is empty, and the executors' disks; ``trace`` is told, line by line, what happens and what was said."""
 
     def __init__(self, seed: int, folder: Path, trace: Callable[[str], None] | None = None) -> None:
         self.seed = seed
@@ -100,12 +100,14 @@ class World:
         return self.wall_offset + self.loop.time()
 
     def note(self, text: str) -> None:
+        """Something has happened: what the hash of a world is made of."""
         line = f"{self.loop.time():12.4f} {text}"
         self._digest.update(line.encode())
         if self.trace is not None:
             self.trace(line)
 
     def sent(self, source: str, target: str, frame: bytes) -> None:
+        """A frame has left."""
         messages = msgspec.msgpack.decode(frame)
         self.note(f"{source} > {target}: {', '.join([one['type'] for one in messages])}")
         if self.trace is not None:
