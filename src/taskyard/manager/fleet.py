@@ -118,6 +118,9 @@ class Fleet:
         self._holder: dict[str, Executor] = {}
         self._able: dict[Requirement, dict[str, Executor]] = {}
 
+    def __len__(self) -> int:
+        return len(self._executors)
+
     def __iter__(self) -> Iterator[Executor]:
         return iter(self._executors.values())
 

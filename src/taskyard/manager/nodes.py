@@ -7,6 +7,7 @@ runs from the last heartbeat that the manager received, or from the manager's ow
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -37,6 +38,9 @@ from taskyard.task.state import Lost, Missing
 from taskyard.tokens import TokenGate
 
 log = structlog.get_logger()
+
+#: Executors that may be known, for each that may be connected.
+KNOWN_FOR_EACH = 2
 
 #: Seconds after which an executor that stays away is looked at again, because a claim for it was under way.
 PAUSE_FOR_CLAIMS = 1.0
@@ -152,6 +156,7 @@ class Nodes:
     def _know(self, hello: Hello) -> Executor:
         executor = self._fleet.get(hello.executor_id)
         if executor is None:
+            self._forget_some()
             executor = Executor(hello.executor_id, hello.name, hello.labels, hello.capacity)
         executor.name, executor.labels, executor.capacity = hello.name, hello.labels, hello.capacity
         executor.software, executor.confinement, executor.enforces = hello.software, hello.confinement, hello.enforces
@@ -161,6 +166,20 @@ class Nodes:
         executor.connected, executor.leaving, executor.last_heard = True, False, self._wall()
         self._fleet.put(executor)
         return executor
+
+    def _forget_some(self) -> None:
+        """Those that are away are known for a day; not so many of them, where each comes with a new identity."""
+        if len(self._fleet) < KNOWN_FOR_EACH * self._settings.max_executors:
+            return
+        gone = [executor.executor_id for executor in self._fleet.forget(math.inf)]
+        log.warning("executors_forgotten", executors=len(gone))
+        self._tasks.create_task(self._forgotten(self._store.forget_executors(gone)))
+
+    async def _forgotten(self, answer: Awaitable[None]) -> None:
+        try:
+            await answer
+        except TaskyardError as error:  # a fresh manager will know them again, and forget them after a day
+            log.warning("executors_not_forgotten", reason=error.message)
 
     def _compare(self, executor: Executor, hello: Hello, link: Link[ManagerMessage]) -> None:
         """Keep what is ours, kill what is not, and give up what the executor does not have."""

@@ -160,7 +160,7 @@ class Views:
         obstacles = explain(self._fleet, task.requirement, on_last_chance=task.on_last_chance)
         return Why(
             task=task,
-            summary=self._why_waiting(task, state, all_blocked=len(obstacles) == sum(1 for _ in self._fleet)),
+            summary=self._why_waiting(task, state, all_blocked=len(obstacles) == len(self._fleet)),
             position=self._queue.position(task.id),
             waiting=len(self._queue),
             not_before=state.not_before or None,

@@ -64,6 +64,27 @@ async def test_there_may_be_too_many(tmp_path: Path) -> None:
         await yard.connect("e2")
 
 
+async def test_executors_that_come_with_a_new_identity_each_time_are_forgotten(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_executors=2) as yard:
+        holding = await yard.connect("holding")
+        await yard.running(holding)
+        holding.leaves()
+        for number in range(10):
+            (await yard.connect(f"e{number}")).leaves()
+            assert len(yard.fleet) <= 4
+        assert "holding" in {executor.executor_id for executor in yard.fleet}
+        rows = {row.executor_id for row in await yard.store.executors()}
+        assert rows == {executor.executor_id for executor in yard.fleet}
+
+
+async def test_a_full_disk_does_not_keep_executors_out(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_executors=1) as yard:
+        for number in range(2):
+            (await yard.connect(f"e{number}")).leaves()
+        yard.fails("forget_executors", StorageFull("full"))
+        assert (await yard.connect("another")).link.closed is None
+
+
 async def test_who_comes_is_known(yard: Yard) -> None:
     peer = await yard.connect(software="1.0", labels={"zone": "a"}, confinement=("cgroup",))
     assert peer.welcome == Welcome(version=NEWEST_VERSION, generation=yard.store.generation)
