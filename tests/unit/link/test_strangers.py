@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import struct
+import unittest.mock
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from taskyard.link import opening
 from taskyard.link.clock import now
 from taskyard.link.descriptors import make_room
-from taskyard.link.opening import UNREAD_BYTES
+from taskyard.link.opening import UNREAD_BYTES, Doors
 from taskyard.link.serve import FEWEST_OPENING, INTRODUCTION_BYTES
 from taskyard.protocol.messages import Heartbeat, HeartbeatEcho, Hello
 from taskyard.task.model import Fence
@@ -236,6 +237,15 @@ async def test_the_end_of_the_server_does_not_wait_for_strangers() -> None:
             await upgraded.upgrade()
         await silent.closed()
         await upgraded.closed()
+
+
+async def test_who_was_accepted_as_the_server_ended_is_not_let_in() -> None:
+    async with Manager().serving() as server, stranger(server.port) as one:
+        doors = Doors(10)
+        doors.close()
+        accepted = unittest.mock.Mock(transport=one.writer.transport)
+        doors.accepted(accepted)
+        assert one.writer.transport.is_closing()
 
 
 async def test_peers_that_came_since_the_handshake_leave_no_room() -> None:
