@@ -13,7 +13,7 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from taskyard.api.amounts import amount
+from taskyard.api.amounts import LARGEST_AMOUNT, amount
 from taskyard.api.command import check_command, script_position, split_command
 from taskyard.api.names import check_name, check_path, check_paths
 from taskyard.api.schemas import LimitsInput, SpecInput, TaskInput
@@ -22,7 +22,6 @@ from taskyard.errors import InvalidInput, TooLarge
 from taskyard.task.model import FileRef, Limits, ReturnType, Spec, SpecChange, thousandths
 
 SCRIPT = "script.py"
-_LARGEST_AMOUNT = 10**18
 #: Fields of a spec that are taken as they were given.
 _PLAIN = (
     *("env", "secrets", "timeout", "queue_timeout", "total_timeout", "grace"),
@@ -165,6 +164,6 @@ def _limits(given: LimitsInput) -> Limits:
 
 def _thousandths(name: str, value: float | str) -> int:
     whole = thousandths(amount(value))
-    if not 1 <= whole <= _LARGEST_AMOUNT:
-        raise InvalidInput(f"the amount of {name!r} is not between a thousandth and {_LARGEST_AMOUNT / 1000:g}")
+    if not 1 <= whole <= thousandths(LARGEST_AMOUNT):
+        raise InvalidInput(f"the amount of {name!r} is not between a thousandth and {LARGEST_AMOUNT:g}")
     return whole

@@ -279,7 +279,7 @@ def _outcome_of(event: Event) -> Outcome | None:
         case Ended():
             return event.outcome
         case Lost(charged=charged):
-            return Outcome(reason=Reason.LOST, message="the executor was lost" + _NEIGHBOUR * (not charged))
+            return Outcome(reason=Reason.LOST, message="the executor was lost" + ("" if charged else _NEIGHBOUR))
         case Missing():
             return Outcome(reason=Reason.LOST, message="the executor came back without the attempt")
         case Released():
