@@ -34,7 +34,7 @@ class Confinement(msgspec.Struct, frozen=True):
 
     def cells(self) -> list[Cell]:
         """Those that are there: where none of ours runs, what an earlier start of this executor has left."""
-        return [Cell(self.places, name, 0, 0) for name in places.cells(self.places)]
+        return [Cell(self.places, name, 0, 0) for name in places.cell_names(self.places)]
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -30,12 +30,14 @@ END_TIMEOUT = 20.0
 async def open_runner(python: str, confinement: Confinement, slots: int) -> AsyncIterator[FreshRunner]:
     """A runner for that many attempts at once. In the end no process of any attempt is left."""
     tender = Tender(confinement, slots)
-    tending = asyncio.create_task(tender.run())
-    try:
-        yield FreshRunner(python, confinement, tender)
-    finally:
-        tending.cancel()
-        await asyncio.wait([tending], timeout=END_TIMEOUT)
+    async with asyncio.TaskGroup() as tasks:
+        tending = tasks.create_task(tender.run())
+        try:
+            yield FreshRunner(python, confinement, tender)
+        finally:
+            tending.cancel()
+            await asyncio.wait([tending], timeout=END_TIMEOUT)
+            tending.cancel()  # it had its time
 
 
 class FreshRunner:
@@ -84,7 +86,7 @@ class FreshRunner:
         except BaseException as error:
             self._tender.kill(claim)
             claim.gone.add_done_callback(lambda _: claim.close())
-            if not isinstance(error, OSError | TimeoutError):
+            if not isinstance(error, OSError):  # a timeout is one
                 raise
             problem = str(error) or "it took too long"
         if problem:

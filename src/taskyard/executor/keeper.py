@@ -44,14 +44,13 @@ from taskyard.executor.places import Place, remove
 LONGEST_LOOK = 1.0
 #: Seconds between two rounds of killing.
 FIRST_ROUND, LONGEST_ROUND = 0.0005, 0.064
-#: Seconds before another starter is made where one could not be, and how often a folder is tried to be removed.
+#: Seconds before another starter is made where one could not be.
 RETRY = 0.2
 #: Seconds after a start before another starter is made, where one is left.
 REFILL_PAUSE = 0.1
-#: Seconds before a folder is tried to be removed.
-CLEAN_PAUSE = 0.05
+#: How often a folder is tried to be removed, and the seconds before each try: while there are attempts, and at the end.
 REMOVALS = 200
-LAST_ROUND = 0.005
+CLEAN_PAUSE, LAST_CLEAN_PAUSE = 0.05, 0.005
 RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
 
 
@@ -119,7 +118,7 @@ class Keeper:
             removed = [remove(place.folder) for place in self._places]
             if all(removed):
                 break
-            time.sleep(LAST_ROUND)
+            time.sleep(LAST_CLEAN_PAUSE)
 
     def _wait(self) -> None:
         now = linux.now()
@@ -248,13 +247,13 @@ class Keeper:
             self._trouble(f"no process could be made ready: {said.decode(errors='replace') or 'it died'}")
             return
         held.cpu_before = held.cell.cpu_time() or 0.0
-        descriptors = [end.detach()]
-        if (pidfd := linux.open_pidfd(held.cell.leader)) is not None:
-            descriptors.append(pidfd)
-        self._lifeline.send(Ready(held.number, held.cell.leader), tuple(descriptors))
+        pidfd = linux.open_pidfd(held.cell.leader)
+        descriptors = (end.detach(),) if pidfd is None else (end.detach(), pidfd)
+        self._lifeline.send(Ready(held.number, held.cell.leader, pidfd is not None), descriptors)
 
     def _trouble(self, text: str) -> None:
-        self._lifeline.send(Trouble(text))
+        if not self._lifeline.has_unsent:  # an executor that is stopped is not told for each time that it was tried
+            self._lifeline.send(Trouble(text))
         self._refill_at = linux.now() + RETRY
 
     # --- ends -------------------------------------------------------------------------------------------------------------

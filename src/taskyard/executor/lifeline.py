@@ -51,10 +51,11 @@ class Hold(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """There is a starter. Two descriptors come with it: the socket for its job, and its pidfd where there is such a thing."""
+    """There is a starter. The socket for its job comes with it, and after that, with ``pidfd``, the pidfd of its process."""
 
     number: int
     leader: int
+    pidfd: bool
 
 
 class Killing(NamedTuple):

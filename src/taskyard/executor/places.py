@@ -81,8 +81,8 @@ def remove(folder: str) -> bool:
     return not os.path.exists(folder)
 
 
-def cells(places: tuple[Place, ...]) -> set[str]:
-    """The names of all cells that are there."""
+def cell_names(places: tuple[Place, ...]) -> set[str]:
+    """Those of all cells that are there."""
     names: set[str] = set()
     for place in places:
         with contextlib.suppress(OSError), os.scandir(place.folder) as entries:

@@ -71,19 +71,25 @@ def run(end: socket.socket, places: tuple[Place, ...], name: str, keeper: int) -
 
 
 def _receive(end: socket.socket) -> tuple[Job, list[int]] | None:
-    data, descriptors, _, _ = socket.recv_fds(end, LENGTH.size, 2)
-    if not data:  # the executor has no need of this starter any more
+    """None where the executor has no need of this starter any more, or has died."""
+    begun, descriptors, _, _ = socket.recv_fds(end, LENGTH.size, 2)
+    head = _filled(end, begun, LENGTH.size)
+    if head is None:
         return None
-    while len(data) < LENGTH.size:
-        data += end.recv(LENGTH.size - len(data))
-    (length,) = LENGTH.unpack(data)
-    body = bytearray()
-    while len(body) < length:
-        piece = end.recv(length - len(body))
+    (length,) = LENGTH.unpack(head)
+    body = _filled(end, b"", length)
+    return None if body is None else (_job(body), descriptors)
+
+
+def _filled(end: socket.socket, begun: bytes, length: int) -> bytearray | None:
+    """So many bytes of the stream, ``begun`` among them; None where it ends before."""
+    data = bytearray(begun)
+    while len(data) < length:
+        piece = end.recv(length - len(data))
         if not piece:
             return None
-        body += piece
-    return _job(body), descriptors
+        data += piece
+    return data
 
 
 def _job(body: bytes | bytearray) -> Job:

@@ -31,7 +31,7 @@ from taskyard.executor.lifeline import (
     Terminate,
     Trouble,
 )
-from taskyard.executor.places import Place, cells
+from taskyard.executor.places import Place, cell_names
 
 #: Starters that are kept ready, at most.
 MAX_SPARES = 4
@@ -101,12 +101,14 @@ class Tender:
         self._deadline: float | None = None
 
     async def run(self) -> None:
-        """Keep a keeper, until cancelled. Then it and all attempts are ended."""
+        """Keep a keeper, until cancelled. Then it and all attempts are ended. Where none can be started it is tried again."""
         while True:
             started = time.monotonic()
             try:
                 self._start()
                 await self._ended.wait()
+            except OSError as error:  # there are no descriptors, or there is no memory, for another process
+                log.error("keeper_not_started", reason=str(error))
             finally:
                 await asyncio.shield(self._bury())
             if time.monotonic() - started < RESTART_PAUSE:
@@ -170,6 +172,9 @@ class Tender:
                 pass_fds=(theirs.fileno(), *locks),
                 start_new_session=True,
             )
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
         self._ended.clear()
@@ -190,10 +195,10 @@ class Tender:
 
     def _hear(self, report: Report, lifeline: Lifeline) -> None:
         match report:
-            case Ready():
+            case Ready(pidfd=has_pidfd):
                 end = socket.socket(fileno=lifeline.descriptors.popleft())
                 end.setblocking(False)
-                pidfd = lifeline.descriptors.popleft() if sys.platform == "linux" else None
+                pidfd = lifeline.descriptors.popleft() if has_pidfd else None
                 self._ready.append(Claim(report, end, pidfd))
                 self._changed.set()
             case Killing(number=number):
@@ -266,7 +271,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 async def _kill_rest(places: tuple[Place, ...], keeper: int, claims: list[tuple[int, int, str]]) -> None:
     rest = [Cell(places, f"{keeper}-{number}", leader, 0, mark) for leader, number, mark in claims]
     known = {cell.name for cell in rest}
-    rest += [Cell(places, name, 0, 0) for name in cells(places) if name.startswith(f"{keeper}-") and name not in known]
+    rest += [
+        Cell(places, name, 0, 0) for name in cell_names(places) if name.startswith(f"{keeper}-") and name not in known
+    ]
     await kill_all(rest)
 
 

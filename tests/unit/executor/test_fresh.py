@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +20,11 @@ from taskyard.executor import places, users
 from taskyard.executor.cells import Cell
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.fresh import FreshRunner, open_runner
+from taskyard.executor.lifeline import Lifeline, Ready
 from taskyard.executor.places import Place
 from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.starter import LENGTH, _receive
+from taskyard.executor.tending import Tender
 from taskyard.link import clock
 from taskyard.task.model import Limits
 from tests.unit.executor.scripts import CHILD, DAEMON, FORKS, SLEEP, STUBBORN, Script, is_alive, start
@@ -41,7 +48,7 @@ async def runner(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         keeper = runner._tender._process
     assert keeper is not None
     assert keeper.returncode == 0
-    assert not places.cells(found)
+    assert not places.cell_names(found)
     for place in found:
         assert not os.path.exists(place.folder)
 
@@ -116,6 +123,60 @@ async def test_there_is_no_such_interpreter(tmp_path: Path) -> None:
         with pytest.raises(CannotStart, match="No such file"):
             await start(runner, "", tmp_path)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_a_keeper_that_cannot_be_started_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    failures = iter([OSError(errno.ENOMEM, "no memory")])
+    start_process = subprocess.Popen
+
+    def sometimes(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        for failure in failures:
+            raise failure
+        return start_process(*arguments, **options)
+
+    monkeypatch.setattr("taskyard.executor.tending.RESTART_PAUSE", 0.01)
+    monkeypatch.setattr("taskyard.executor.tending.subprocess.Popen", sometimes)
+    async with open_runner(sys.executable, Confinement(tmp_path), 1) as runner:
+        script = await start(runner, "print('well')", tmp_path)
+        assert await script.line() == "well"
+        script.close()
+    assert next(failures, None) is None
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_our_own_mistake_beside_the_keeper_is_not_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(_: Tender) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Tender, "_start", mistaken)
+    with pytest.raises(ExceptionGroup) as raised:
+        async with asyncio.timeout(20), open_runner(sys.executable, Confinement(tmp_path), 1):
+            await asyncio.Event().wait()
+    assert raised.group_contains(ZeroDivisionError)
+
+
+async def test_a_starter_without_a_pidfd(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    starters_end, job_end = socket.socketpair()
+    executor, keeper, tender = Lifeline(ours), Lifeline(theirs), Tender(Confinement(tmp_path), 1)
+    keeper.send(Ready(1, 7, False), (job_end.detach(),))
+    for report in executor.receive() or ():
+        tender._hear(report, executor)
+    claim = await tender.take(None, "")
+    assert (claim.leader, claim.pidfd) == (7, None)
+    for one in (claim, executor, keeper, starters_end):
+        one.close()
+
+
+@pytest.mark.parametrize("said", [b"", b"\5", LENGTH.pack(5), LENGTH.pack(5) + b"[1,2"])
+def test_a_starter_whose_executor_dies_before_it_has_said_all(said: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(said)
+        ours.shutdown(socket.SHUT_WR)
+        theirs.settimeout(20)
+        assert _receive(theirs) is None
 
 
 async def test_arguments_that_are_no_text(runner: FreshRunner, tmp_path: Path) -> None:
