@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from taskyard.executor.processes import Status
-from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.runner import CannotStart, Launch, Status
 from taskyard.task.model import Stream
 from tests.simulation.loop import Process, VirtualLoop
 

@@ -14,20 +14,12 @@ import signal
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from taskyard.executor.linux import IS_LINUX, read, write
+from taskyard.executor.linux import read, write
 from taskyard.executor.places import Place, remove, tree
+from taskyard.executor.processes import family, kill_user, processes_of, send
 
 #: Rounds of stopping what is new before all of it is killed: a loop of forks outruns a single one.
 STOP_ROUNDS = 16
-
-
-class Seen(NamedTuple):
-    """A process in ``/proc``."""
-
-    parent: int
-    group: int
-    session: int
-    dead: bool
 
 
 class Measures(NamedTuple):
@@ -79,8 +71,6 @@ class Cell:
         return any(f"/{os.path.basename(place.folder)}/{self.name}" in membership for place in self.places)
 
     def _family(self) -> set[int]:
-        if not IS_LINUX:
-            return _group(self.leader)
         return family(self.leader, self._adopter, self.mark)
 
     def _of_user(self) -> set[int]:
@@ -211,116 +201,3 @@ def _procs(folder: str) -> list[int]:
 
 def _fields(path: str) -> dict[str, int]:
     return {name: int(value) for name, value in (line.split() for line in read(path).splitlines())}
-
-
-# --- processes ------------------------------------------------------------------------------------------------------------
-
-
-def send(pid: int, number: signal.Signals) -> None:
-    """Signal a process that may have ended."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, number)
-
-
-def send_group(group: int, number: signal.Signals) -> None:
-    """Signal a group that may be empty."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
-
-
-def kill_user(user: int) -> None:
-    """SIGKILL to every process of a user at once: not even a loop of forks outruns it. Only in a process of one thread."""
-    pid = os.fork()
-    if not pid:
-        try:
-            os.setgroups([])
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
-            os.kill(-1, signal.SIGKILL)
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-
-
-def processes_of(user: int) -> set[int]:
-    """The living processes of a user."""
-    found = set()
-    for pid in _pids():
-        with contextlib.suppress(OSError):
-            lines = dict(line.split(":", 1) for line in read(f"/proc/{pid}/status").splitlines() if ":" in line)
-            if str(user) in lines["Uid"].split() and lines["State"].split()[0] not in "ZX":
-                found.add(pid)
-    return found
-
-
-def children(parent: int) -> set[int]:
-    """The direct children of a process of one thread, the dead that nobody has waited for among them."""
-    try:
-        return {int(pid) for pid in read(f"/proc/{parent}/task/{parent}/children").split()}
-    except OSError:  # not every kernel has that file
-        return {pid for pid, seen in _survey().items() if seen.parent == parent}
-
-
-def is_dead(pid: int) -> bool:
-    """Whether a process has ended, even where nobody has waited for it."""
-    seen = _look(pid)
-    return seen is None or seen.dead
-
-
-def family(leader: int, adopter: int, mark: str) -> set[int]:
-    """The living processes of a leader's session and group, the adopter's children that bear the mark, and all below them."""
-    survey = _survey()
-    below: dict[int, list[int]] = {}
-    for pid, seen in survey.items():
-        below.setdefault(seen.parent, []).append(pid)
-    unseen = [
-        pid
-        for pid, seen in survey.items()
-        if (leader and leader in (pid, seen.group, seen.session))
-        or (adopter in (0, seen.parent) and is_marked(pid, mark))
-    ]
-    found: set[int] = set()
-    while unseen:
-        pid = unseen.pop()
-        if pid not in found:
-            found.add(pid)
-            unseen += below.get(pid, [])
-    return {pid for pid in found if not survey[pid].dead and pid not in (adopter, os.getpid())}
-
-
-def is_marked(pid: int, mark: str) -> bool:
-    """Whether a process bears the mark in its environment."""
-    if not mark:
-        return False
-    try:
-        return mark in read(f"/proc/{pid}/environ").split("\0")
-    except OSError:
-        return False
-
-
-def _survey() -> dict[int, Seen]:
-    return {pid: seen for pid in _pids() if (seen := _look(pid)) is not None}
-
-
-def _look(pid: int) -> Seen | None:
-    try:
-        fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return Seen(int(fields[1]), int(fields[2]), int(fields[3]), fields[0] in "ZX")
-
-
-def _pids() -> list[int]:
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
-        return []
-
-
-def _group(leader: int) -> set[int]:
-    """Where there is no /proc: whether anybody is in the group."""
-    try:
-        os.killpg(leader, 0)
-    except (ProcessLookupError, PermissionError):  # macOS: not permitted where all are zombies
-        return set()
-    return {-leader}

@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from taskyard.executor.confinement import Confinement
-from taskyard.executor.processes import Status
-from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.runner import CannotStart, Launch, Status
 from taskyard.executor.starter import Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
 from taskyard.executor.users import User

@@ -23,7 +23,7 @@ import time
 import traceback
 from typing import Any, NoReturn, assert_never
 
-from taskyard.executor import cells, linux, starter
+from taskyard.executor import linux, processes, starter
 from taskyard.executor.cells import Cell
 from taskyard.executor.lifeline import (
     Exited,
@@ -104,7 +104,7 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for user in self._users:
-            cells.kill_user(user)
+            processes.kill_user(user)
         self._selector.register(self._woken, selectors.EVENT_READ, self._on_child)
         self._selector.register(self._lifeline.socket, selectors.EVENT_READ, self._on_lifeline)
         gc.freeze()
@@ -274,7 +274,7 @@ class Keeper:
                 return False
             if found.si_pid in self._by_leader:
                 # Before it is reaped: until then its number, and that of its group, is not used again.
-                cells.send_group(found.si_pid, signal.SIGKILL)
+                processes.send_group(found.si_pid, signal.SIGKILL)
             pid, status, usage = os.wait4(found.si_pid, 0)
         else:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -304,7 +304,7 @@ class Keeper:
         if held.exit is not None or held.killing:
             held.cell.kill()
             for pid in strays:
-                cells.send(pid, signal.SIGKILL)
+                processes.send(pid, signal.SIGKILL)
             self._again(held)
 
     def _again(self, held: Held) -> None:
@@ -334,13 +334,13 @@ class Keeper:
         if not linux.IS_LINUX:
             return set()
         found = set()
-        for pid in cells.children(os.getpid()) - self._by_leader.keys():
-            if not cells.is_dead(pid) and not self._is_anothers(held, pid):
+        for pid in processes.children(os.getpid()) - self._by_leader.keys():
+            if not processes.is_dead(pid) and not self._is_anothers(held, pid):
                 found.add(pid)
         return found
 
     def _is_anothers(self, held: Held, pid: int) -> bool:
-        if cells.is_marked(pid, held.cell.mark):
+        if processes.is_marked(pid, held.cell.mark):
             return False
         others = [one for one in self._held.values() if one is not held and one.taken]
         if not self._places:
@@ -349,7 +349,7 @@ class Keeper:
             membership = linux.read(f"/proc/{pid}/cgroup")
         except OSError:
             return True
-        return any(one.cell.holds(membership) or cells.is_marked(pid, one.cell.mark) for one in others)
+        return any(one.cell.holds(membership) or processes.is_marked(pid, one.cell.mark) for one in others)
 
     def _clean(self) -> None:
         remains, self._remains = self._remains, []

@@ -7,7 +7,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
-from taskyard.executor.processes import Status
+from taskyard.executor.runner import Status
 from taskyard.executor.stimuli import Cause
 from taskyard.task.model import Outcome, Reason, Spec
 

@@ -1,77 +1,133 @@
-"""How a script ended, and the search for processes that an earlier start of this executor may have left."""
+"""Processes by what the kernel says of them: found and signalled, whoever has started them. Standard library only."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
-from pathlib import Path
-from typing import Literal
+from typing import NamedTuple
 
-import msgspec
-import psutil
-import structlog
-
-FIRST_LOOK, LONGEST_LOOK = 0.001, 0.064  # seconds between two looks whether processes are left
-
-log = structlog.get_logger()
+from taskyard.executor.linux import IS_LINUX, read
 
 
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """How a script ended. ``exit_code`` or ``signal`` is None. ``peak_memory`` in bytes, ``cpu_time`` in seconds, both of all
-    its processes where ``measured_by`` is ``cgroup``, of the script and the children that it waited for where it is ``wait4``.
+class Seen(NamedTuple):
+    """A process in ``/proc``."""
 
-    ``out_of_memory``: the kernel killed a process of it because its memory was used up. ``killed`` says that it was not the
-    script that failed: ``deadline`` (the manager was silent for too long), ``keeper`` (what holds its processes has died)."""
-
-    exit_code: int | None = None
-    signal: int | None = None
-    peak_memory: int = 0
-    cpu_time: float = 0.0
-    measured_by: Literal["cgroup", "wait4"] = "wait4"
-    out_of_memory: bool = False
-    killed: Literal["", "deadline", "keeper"] = ""
-
-    @classmethod
-    def of(cls, wait_status: int, peak_memory: int, cpu_time: float) -> Status:
-        """``wait_status`` is what the system's call gives."""
-        signalled = os.WIFSIGNALED(wait_status)
-        return cls(
-            exit_code=None if signalled else os.WEXITSTATUS(wait_status),
-            signal=os.WTERMSIG(wait_status) if signalled else None,
-            peak_memory=peak_memory,
-            cpu_time=cpu_time,
-        )
+    parent: int
+    group: int
+    session: int
+    dead: bool
 
 
-async def bury(variable: str, below: Path) -> None:
-    """Kill every process, and its group, whose environment has ``variable`` set to a path below that folder, and wait until
-    none is left. For what an earlier process of this executor, or a descendant that left its group, has left."""
-    pause = FIRST_LOOK
-    while leftovers := await asyncio.to_thread(_marked, variable, below):
-        for process in leftovers:
-            log.warning("leftover_killed", pid=process.pid)
-            _kill_with_group(process)
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_LOOK)
+def send(pid: int, number: signal.Signals) -> None:
+    """Signal a process that may have ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
 
 
-def _marked(variable: str, below: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
+def send_group(group: int, number: signal.Signals) -> None:
+    """Signal a group that may be empty."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def kill_user(user: int) -> None:
+    """SIGKILL to every process of a user at once: not even a loop of forks outruns it. Only in a process of one thread."""
+    pid = os.fork()
+    if not pid:
         try:
-            value = process.environ().get(variable, "")
-            if value and Path(value).is_relative_to(below) and process.pid != os.getpid():
-                found.append(process)
-        except (psutil.Error, OSError):  # it has ended, or is not ours to look at
-            continue
+            os.setgroups([])
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def processes_of(user: int) -> set[int]:
+    """The living processes of a user."""
+    found = set()
+    for pid in _pids():
+        with contextlib.suppress(OSError):
+            lines = dict(line.split(":", 1) for line in read(f"/proc/{pid}/status").splitlines() if ":" in line)
+            if str(user) in lines["Uid"].split() and lines["State"].split()[0] not in "ZX":
+                found.add(pid)
     return found
 
 
-def _kill_with_group(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-        group = os.getpgid(process.pid)
-        process.kill()  # checks that the number still means this process
-        if group != os.getpgid(0):
-            os.killpg(group, signal.SIGKILL)
+def children(parent: int) -> set[int]:
+    """The direct children of a process of one thread, the dead that nobody has waited for among them."""
+    try:
+        return {int(pid) for pid in read(f"/proc/{parent}/task/{parent}/children").split()}
+    except OSError:  # not every kernel has that file
+        return {pid for pid, seen in _survey().items() if seen.parent == parent}
+
+
+def is_dead(pid: int) -> bool:
+    """Whether a process has ended, even where nobody has waited for it."""
+    seen = _look(pid)
+    return seen is None or seen.dead
+
+
+def family(leader: int, adopter: int, mark: str) -> set[int]:
+    """The living processes of a leader's session and group, the adopter's children that bear the mark, and all below them.
+    ``adopter`` is 0 where orphans may have come to anybody. Without ``/proc`` the negative number of the group says that
+    somebody is in it."""
+    if not IS_LINUX:
+        return _group(leader)
+    survey = _survey()
+    below: dict[int, list[int]] = {}
+    for pid, seen in survey.items():
+        below.setdefault(seen.parent, []).append(pid)
+    unseen = [
+        pid
+        for pid, seen in survey.items()
+        if (leader and leader in (pid, seen.group, seen.session))
+        or (adopter in (0, seen.parent) and is_marked(pid, mark))
+    ]
+    found: set[int] = set()
+    while unseen:
+        pid = unseen.pop()
+        if pid not in found:
+            found.add(pid)
+            unseen += below.get(pid, [])
+    return {pid for pid in found if not survey[pid].dead and pid not in (adopter, os.getpid())}
+
+
+def is_marked(pid: int, mark: str) -> bool:
+    """Whether a process bears the mark in its environment."""
+    if not mark:
+        return False
+    try:
+        return mark in read(f"/proc/{pid}/environ").split("\0")
+    except OSError:
+        return False
+
+
+def _survey() -> dict[int, Seen]:
+    return {pid: seen for pid in _pids() if (seen := _look(pid)) is not None}
+
+
+def _look(pid: int) -> Seen | None:
+    try:
+        fields = read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return Seen(int(fields[1]), int(fields[2]), int(fields[3]), fields[0] in "ZX")
+
+
+def _pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def _group(leader: int) -> set[int]:
+    """Where there is no /proc: whether anybody is in the group."""
+    try:
+        os.killpg(leader, 0)
+    except (ProcessLookupError, PermissionError):  # macOS: not permitted where all are zombies
+        return set()
+    return {-leader}

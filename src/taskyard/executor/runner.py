@@ -5,12 +5,12 @@ Nothing above sees a process id: what runs may be a forked child, or a container
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
-from taskyard.executor.processes import Status
 from taskyard.task.model import Limits, Stream
 
 
@@ -25,6 +25,33 @@ class Launch(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     folder: Path | None = None
     mark: tuple[str, str] = ("", "")
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How a script ended. ``exit_code`` or ``signal`` is None. ``peak_memory`` in bytes, ``cpu_time`` in seconds, both of all
+    its processes where ``measured_by`` is ``cgroup``, of the script and the children that it waited for where it is ``wait4``.
+
+    ``out_of_memory``: the kernel killed a process of it because its memory was used up. ``killed`` says that it was not the
+    script that failed: ``deadline`` (the manager was silent for too long), ``keeper`` (what holds its processes has died)."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    peak_memory: int = 0
+    cpu_time: float = 0.0
+    measured_by: Literal["cgroup", "wait4"] = "wait4"
+    out_of_memory: bool = False
+    killed: Literal["", "deadline", "keeper"] = ""
+
+    @classmethod
+    def of(cls, wait_status: int, peak_memory: int, cpu_time: float) -> Status:
+        """``wait_status`` is what the system's call gives."""
+        signalled = os.WIFSIGNALED(wait_status)
+        return cls(
+            exit_code=None if signalled else os.WEXITSTATUS(wait_status),
+            signal=os.WTERMSIG(wait_status) if signalled else None,
+            peak_memory=peak_memory,
+            cpu_time=cpu_time,
+        )
 
 
 class CannotStart(Exception):

@@ -22,8 +22,8 @@ from taskyard.executor.downloader import Downloader
 from taskyard.executor.execution import Tools
 from taskyard.executor.fresh import open_runner
 from taskyard.executor.identity import Identity
+from taskyard.executor.leftovers import bury
 from taskyard.executor.performer import Performer, Session
-from taskyard.executor.processes import bury
 from taskyard.executor.repository import Repositories
 from taskyard.executor.spool import Spool
 from taskyard.executor.tending import kill_all

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from taskyard.executor import outcomes
-from taskyard.executor.processes import Status
+from taskyard.executor.runner import Status
 from taskyard.executor.stimuli import Cause
 from taskyard.task.model import Limits, Outcome, Reason, Spec
 from taskyard.task.soundness import flaw

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.executor.processes import bury
+from taskyard.executor.leftovers import bury
 from tests.unit.executor.scripts import SLEEP, is_alive
 
 pytestmark = pytest.mark.anyio
