@@ -11,7 +11,7 @@ import time
 IS_LINUX = sys.platform == "linux"
 
 # <linux/prctl.h>
-_SET_PDEATHSIG, _SET_CHILD_SUBREAPER, _GET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 36, 37, 38
+_SET_PDEATHSIG, _SET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 36, 38
 
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _libc = ctypes.CDLL(None, use_errno=True) if IS_LINUX else None
@@ -22,17 +22,9 @@ def now() -> float:
     return time.clock_gettime(_CLOCK)
 
 
-def adopt_orphans(adopt: bool = True) -> None:
+def adopt_orphans() -> None:
     """Have the processes below this one become its children when their parents die."""
-    _prctl(_SET_CHILD_SUBREAPER, int(adopt))
-
-
-def adopts_orphans() -> bool:
-    """Whether this process has asked for that."""
-    answer = ctypes.c_int(0)
-    if _libc is not None:
-        _libc.prctl(_GET_CHILD_SUBREAPER, ctypes.byref(answer), 0, 0, 0)
-    return bool(answer.value)
+    _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(signal_number: int) -> None:
