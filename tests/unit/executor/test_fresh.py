@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,14 @@ pytestmark = pytest.mark.anyio
 PYTHON = "/usr/bin/python3"
 
 
+def own_name() -> str:
+    """For control groups, which all test runs on a machine share: pytest's folders of two workers may have one name."""
+    return f"test-{uuid.uuid4()}"
+
+
 @pytest.fixture(params=["cells", "old cells", "floor"])
 async def runner(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FreshRunner]:
-    found = places.find(tmp_path.name) if request.param != "floor" else ()
+    found = places.find(own_name()) if request.param != "floor" else ()
     if request.param == "old cells":
         for place in found:
             if place.version == 2:
@@ -315,7 +321,7 @@ async def test_a_stopped_child_goes_with_it(runner: FreshRunner, tmp_path: Path)
 
 @pytest.mark.parametrize("versions", [(1, 2), (1,)])
 async def test_a_loop_of_forks_goes_with_it(tmp_path: Path, versions: tuple[int, ...]) -> None:
-    every = places.find(tmp_path.name)
+    every = places.find(own_name())
     found = tuple(place for place in every if place.version in versions)
     for place in set(every) - set(found):
         places.remove(place.folder)
@@ -412,7 +418,7 @@ async def test_memory(runner: FreshRunner, tmp_path: Path) -> None:
 
 
 async def test_what_the_cell_holds(tmp_path: Path) -> None:
-    found = places.find(tmp_path.name)
+    found = places.find(own_name())
     async with open_runner(sys.executable, Confinement(tmp_path, found), 1) as runner:
         if not {"cpus", "processes"} <= {name for name, means in runner.enforces.items() if means == "cgroup"}:
             pytest.skip("no control group here that bounds CPUs and processes")
