@@ -27,7 +27,8 @@ DEADLINE, LEASE = 2.0, 4.0
 
 EXECUTORS = ("east", "west", "north")
 SLOTS = 3
-PLACES = (Path("/sys/fs/cgroup"), Path("/var/tmp/taskyard"))
+CGROUPS = Path("/sys/fs/cgroup")
+PLACES = (CGROUPS, Path("/var/tmp/taskyard"))
 """Where executors may have places of their own outside of their data, which bear their ids."""
 
 GONE = 10.0
@@ -104,19 +105,24 @@ def marked_folder() -> Iterator[tuple[Path, str, list[str]]]:
         (folder / "traces").chmod(0o1777)
         yield folder, mark, left
     finally:
-        for pid in leftovers(mark):
-            left.append(f"process {pid}")
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        executors = [path.read_text().strip() for path in folder.rglob("executors/*/identity")]
-        left += [str(path) for path in _places_of(executors)]
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            for pid in leftovers(mark):
+                left.append(f"process {pid}")
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            executors = [path.read_text().strip() for path in folder.rglob("executors/*/identity")]
+            left += [str(path) for path in _places_of(executors)]
+        finally:
+            shutil.rmtree(folder)
 
 
 def _places_of(executors: list[str]) -> Iterator[Path]:
+    """What bears the id of one of them. Not inside of what others have there: scripts nest folders as deep as they like."""
     for root in PLACES:
         for place, folders, _ in os.walk(root):
-            yield from (Path(place, name) for name in folders if any(one in name for one in executors))
+            bearing = [name for name in folders if any(one in name for one in executors)]
+            yield from (Path(place, name) for name in bearing)
+            folders[:] = [name for name in folders if root == CGROUPS and name not in bearing]
 
 
 def leftovers(mark: str) -> list[int]:

@@ -16,7 +16,7 @@ import httpx2
 from taskyard import AsyncClient, NotFound, TaskyardError, Unavailable, WaitTimeout
 from taskyard.client.logs import persist
 from taskyard.client.records import Task
-from taskyard.errors import StorageFull
+from taskyard.errors import StorageFull, StoreError
 from taskyard.settings import ClientSettings
 from tests.faults.ledger import RETRIES, Entry, Final, Job, Ledger
 from tests.faults.stage import LEASE, LONG, Stage
@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 SETTLE = 300.0 if LONG else 60.0
 """Seconds within which every task has ended once the faults are over: pauses before the next try are among them."""
+
+#: What tells a user that nothing was acknowledged, and that it is worth another try.
+REFUSALS = (Unavailable, StorageFull, StoreError)
 
 #: Kinds of scripts by how often they come.
 KINDS = {"plain": 12, "family": 2, "daemon": 2, "deaf": 2, "failing": 1}
@@ -167,7 +170,7 @@ class Users:
             while True:
                 try:
                     return await call()
-                except (Unavailable, StorageFull) as error:
+                except REFUSALS as error:
                     self.ledger.refusals[error.code] += 1
                     await asyncio.sleep(chance.uniform(0.05, 0.2))  # how soon a user tries again
 
@@ -175,7 +178,7 @@ class Users:
         """None where it was refused, or not answered."""
         try:
             return await call()
-        except (Unavailable, StorageFull) as error:
+        except REFUSALS as error:
             self.ledger.refusals[error.code] += 1
             return None
 
