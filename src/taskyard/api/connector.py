@@ -74,7 +74,8 @@ class _Pending:
 
 class LinkConnector:
     """Several calls are under way at once, matched by their numbers. An asynchronous context; it dials from when our
-    repository is announced, since that is part of the introduction.
+    repository is announced, since that is part of the introduction. Where it can dial no more, which is a bug of ours, the
+    block inside is cancelled, and an ``ExceptionGroup`` raised: better an end that is seen than a server without a manager.
 
     While the manager is away calls wait for it, ``reconnect_timeout`` at most; once sent they have ``request_timeout`` in all.
     Those that were under way when a session was lost are sent again in the next one, if that does no harm: reads; a submit,
@@ -93,10 +94,12 @@ class LinkConnector:
         self._numbers = itertools.count(1)
         self._pending: dict[int, _Pending] = {}
         self._link: Link[ApiMessage] | None = None
+        self._tasks = asyncio.TaskGroup()
         self._dialling: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._dialling = asyncio.create_task(self._dial())
+        await self._tasks.__aenter__()
+        self._dialling = self._tasks.create_task(self._dial())
         return self
 
     async def __aexit__(
@@ -104,7 +107,7 @@ class LinkConnector:
     ) -> None:
         assert self._dialling is not None
         self._dialling.cancel()
-        await asyncio.wait([self._dialling])
+        await self._tasks.__aexit__(kind, error, trace)
 
     @property
     def connected(self) -> bool:

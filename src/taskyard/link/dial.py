@@ -141,6 +141,8 @@ async def _connected(address: tuple[str, int], max_frame: int, timeout: float) -
         raise Refused(f"what answers at {shown} is no link of ours: {reason}") from error
     except (OSError, InvalidMessage) as error:
         raise Unavailable(f"cannot reach {shown}: {error}") from error
+    except ConnectionClosed as error:  # the peer died between the connection and our half of the handshake
+        raise Unavailable(f"cannot reach {shown}: the connection was lost") from error
     except InvalidHandshake as error:
         raise Refused(f"what answers at {shown} is no link of ours: {error}") from error
     async with connection:

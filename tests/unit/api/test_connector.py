@@ -126,6 +126,19 @@ async def test_it_introduces_itself(endpoint: Endpoint, connect: Connect) -> Non
     await endpoint.ended.wait()
 
 
+async def test_whoever_holds_it_is_told_where_it_can_dial_no_more(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr("taskyard.api.connector.keep_dialling", fail)
+    with pytest.raises(ExceptionGroup) as raised:
+        async with connect(), asyncio.timeout(10):
+            await asyncio.Event().wait()
+    assert raised.group_contains(RuntimeError, match="a bug of ours")
+
+
 async def test_answers_find_their_calls(endpoint: Endpoint, connect: Connect) -> None:
     async with connect() as connector:
         names = asyncio.create_task(connector.call(ListNames()))

@@ -5,12 +5,13 @@ import contextlib
 import random
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from typing import Any, Never
 
 import pytest
 import structlog
 import structlog.testing
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosedError
 
 from taskyard.errors import (
     FrameTooLarge,
@@ -196,6 +197,20 @@ async def test_a_manager_that_leaves_before_it_answers_is_unavailable() -> None:
     async with bare_manager(leave) as address:
         error = await ending(address)
     assert type(error) is Unavailable
+
+
+async def test_a_manager_that_dies_between_the_connection_and_the_handshake_is_unavailable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library says so with another error than at any other moment."""
+
+    async def die(*_: object, **__: object) -> Never:
+        raise ConnectionClosedError(None, None)
+
+    monkeypatch.setattr("taskyard.link.dial.connect", die)
+    error = await ending((LOCALHOST, 1))
+    assert type(error) is Unavailable
+    assert "lost" in error.message
 
 
 async def test_a_wrong_token_is_unauthorized() -> None:
