@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from taskyard import __version__
 from taskyard.cli.arguments import global_options_last, script_last
 from taskyard.cli.exits import Exit, of_error
+from taskyard.cli.interrupts import raised_here
 from taskyard.cli.say import say
 from taskyard.errors import TaskyardError
 
@@ -108,8 +109,9 @@ def run(words: Sequence[str]) -> int:
         for name, _, _ in COMMANDS:
             app[name]  # imported now: a list of commands shows what each is for
     try:
-        code = app(arranged(app, words), exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        with raised_here():
+            code = app(arranged(app, words), exit_on_error=False, print_error=False)
+            sys.stdout.flush()
     except CycloptsError as error:
         say(f"{error} (see 'taskyard --help')")
         return Exit.USAGE

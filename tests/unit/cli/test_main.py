@@ -109,6 +109,41 @@ def test_an_interrupt_while_modules_are_imported_has_no_traceback(tmp_path: Path
     assert process.returncode in (-signal.SIGINT, Exit.INTERRUPTED)
 
 
+AT_EACH_PLACE = {
+    "before the parser is built": "commands.build = interrupt",
+    "after the command": "commands.run = lambda words: interrupt()",
+    "while its error is told": "commands.say = interrupt",
+    "at the end of the process": "atexit.register(interrupt)",
+    "in the class of a module": "commands.arranged = lambda *_: importlib.import_module('interrupted')",
+    "while the command line is read": "commands.arranged = interrupt",
+    "while the command runs": "tasks.Remote.client = interrupt",
+}
+
+
+@pytest.mark.parametrize("place", AT_EACH_PLACE)
+def test_an_interrupt_at_any_place_has_no_traceback(tmp_path: Path, place: str) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import signal\n"
+        "class Attribute:\n"
+        "    def __set_name__(self, owner, name): signal.raise_signal(signal.SIGINT)\n"
+        "class Interrupted:\n"
+        "    attribute = Attribute()\n"
+    )
+    code = (
+        "import atexit, importlib, signal, sys\n"
+        "from taskyard.cli import commands, tasks\n"
+        "from taskyard.cli.main import main\n"
+        "def interrupt(*_): signal.raise_signal(signal.SIGINT)\n"
+        f"{AT_EACH_PLACE[place]}\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, "status", "--url", "http://127.0.0.1:9", "hello"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.returncode in (-signal.SIGINT, Exit.INTERRUPTED)
+
+
 def test_a_reader_that_has_gone_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -155,6 +190,10 @@ def test_the_completion_can_be_installed(
 def test_the_console_script(monkeypatch: pytest.MonkeyPatch, api: ScriptedApi, cli: Cli) -> None:
     api.on("GET /tasks/hello", task())
     monkeypatch.setattr(sys, "argv", ["taskyard", "status", "hello"])
-    with pytest.raises(SystemExit) as caught:
-        main()
+    interrupted = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main()
+    finally:
+        signal.signal(signal.SIGINT, interrupted)
     assert caught.value.code == Exit.OK
