@@ -9,12 +9,15 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from taskyard.explanations import faults
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 API_PORT, MANAGER_API_PORT, MANAGER_EXECUTOR_PORT = 5001, 5555, 5556
@@ -52,15 +55,28 @@ def split_address(address: str, default_port: int) -> tuple[str, int]:
         host, port = rest, ""
     else:
         host, _, port = rest.partition(":")
-    if not host or (port and not (port.isdigit() and int(port) < 65536)):
+    if not _is_host(host) or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
         raise ValueError(f"{address!r} is not an address: give host or host:port")
     return host, int(port) if port else default_port
+
+
+def _is_host(host: str) -> bool:
+    """Whether it is a name or an address, without a look at whether there is such a machine."""
+    if ":" not in host:
+        return re.fullmatch(r"[\w.-]+", host) is not None
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 class Settings(BaseSettings):
     """What every component has. ``log_format`` is ``human``, ``json`` or ``auto``: human on a terminal."""
 
-    model_config = SettingsConfigDict(env_prefix="TASKYARD_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TASKYARD_", frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False
+    )
 
     data_dir: Path = Field(default_factory=default_data_dir, description="where everything is kept")
     log_level: str = Field("info", pattern=LOG_LEVELS, description="debug, info, warning or error")
@@ -184,10 +200,11 @@ class ApiSettings(Settings):
     max_connections: int = Field(1000, gt=0, description="HTTP connections at once")
     shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
 
-    @field_validator("socket_address")
+    @field_validator("socket_address", "advertise")
     @classmethod
-    def _is_address(cls, value: str) -> str:
-        split_address(value, MANAGER_API_PORT)
+    def _is_address(cls, value: str, info: ValidationInfo) -> str:
+        if value or info.field_name == "socket_address":
+            split_address(value, MANAGER_API_PORT)
         return value
 
     @property
@@ -227,6 +244,13 @@ class ExecutorSettings(Settings):
     reconnect_longest: float = Field(5.0, gt=0, description="longest pause between two tries to reach the manager")
     download_timeout: float = Field(60.0, gt=0, description="seconds without a byte after which a download is given up")
 
+    @field_validator("manager_host")
+    @classmethod
+    def _is_host(cls, value: str) -> str:
+        if not _is_host(value):
+            raise ValueError(f"{value!r} is no host: give a name or an address")
+        return value
+
 
 class ClientSettings(Settings):
     """The command line's and the client's."""
@@ -241,4 +265,6 @@ class ClientSettings(Settings):
 def explain(error: Exception) -> str:
     """One sentence for each setting that is wrong, for people."""
     details: list[dict[str, Any]] = getattr(error, "errors", lambda **_: [])(include_url=False)
-    return "; ".join(f"{'.'.join(str(part) for part in one['loc']) or 'settings'}: {one['msg']}" for one in details)
+    return "; ".join(
+        f"{'.'.join(str(part) for part in place) or 'settings'}: {sentence}" for place, sentence in faults(details)
+    )

@@ -20,6 +20,8 @@ from taskyard.folders import make_private
 
 FILE_NAME = "tokens.json"
 KINDS = ("user", "executor")
+#: Seconds for which an old token may stay valid: a year.
+LONGEST_OVERLAP = 366 * 86400.0
 
 
 class Token(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -120,7 +122,9 @@ def load_or_make(data_dir: Path) -> Tokens:
 
 
 def rotate(data_dir: Path, overlap: float) -> Tokens:
-    """New tokens; the old ones stay valid for ``overlap`` seconds."""
+    """New tokens; the old ones stay valid for ``overlap`` seconds. ``InvalidInput`` where that is no length of time."""
+    if not 0 <= overlap <= LONGEST_OVERLAP:
+        raise InvalidInput(f"overlap: {overlap:g} is not between 0 and {LONGEST_OVERLAP:.0f} seconds")
     now = time.time()
     old = load_or_make(data_dir)
 

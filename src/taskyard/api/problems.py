@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from starlette.responses import Response
 
 from taskyard.api import v1_answers
 from taskyard.errors import BatchInvalid, InvalidInput, NameTaken, TaskyardError, Unauthorized, Unavailable
+from taskyard.explanations import faults
 
 PROBLEM_TYPE = "application/problem+json"
 V1_PREFIX = "/api/v1/"
@@ -54,7 +54,7 @@ def problem(error: Exception) -> Problem:
         case TaskyardError():
             return _problem(error.status, error.code, error.message)
         case RequestValidationError() | ValidationError():
-            items = tuple(_item(one) for one in error.errors())
+            items = tuple(_item(place, sentence) for place, sentence in faults(error.errors()))
             detail = "; ".join(f"{item.field}: {item.detail}" for item in items[:5])
             return _problem(422, InvalidInput.code, f"{detail}. Correct this and send it again", items)
         case HTTPException():
@@ -74,12 +74,14 @@ def _problem(status: int, code: str, detail: str, items: tuple[ProblemItem, ...]
     return Problem(title=http.HTTPStatus(status).phrase, status=status, detail=detail, code=code, items=items)
 
 
-def _item(one: Mapping[str, Any]) -> ProblemItem:
-    """One of pydantic's errors; an integer after ``tasks`` is the place in a batch."""
-    location = [part for part in one["loc"] if part != "body"]
-    index = location[1] if location[:1] == ["tasks"] and len(location) > 1 else None
+def _item(place: tuple[int | str, ...], sentence: str) -> ProblemItem:
+    """One fault of an input; an integer after ``tasks`` is the place in a batch."""
+    location = place[1:] if place[:1] == ("body",) else place
+    index = location[1] if location[:1] == ("tasks",) and len(location) > 1 else None
     field = ".".join(str(part) for part in location) or "body"
-    return ProblemItem(index=index, field=field, code=InvalidInput.code, detail=str(one["msg"]))
+    return ProblemItem(
+        index=index if isinstance(index, int) else None, field=field, code=InvalidInput.code, detail=sentence
+    )
 
 
 def answer(error: Exception, path: str) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,12 +102,18 @@ def amounts(words: Sequence[str], option: str) -> dict[str, float | str]:
 
 
 def numbers(words: Sequence[str], option: str) -> dict[str, float]:
-    """``["disks=2"]`` as a mapping of numbers. ``InvalidInput`` where a value is none."""
-    found = amounts(words, option)
-    wrong = [name for name, value in found.items() if isinstance(value, str)]
-    if wrong:
-        raise InvalidInput(f"{option} {wrong[0]}: its amount must be a number")
-    return {name: value for name, value in found.items() if not isinstance(value, str)}
+    """``["disks=2"]`` as a mapping of numbers. ``InvalidInput`` where a value is none, or not finite."""
+    return {name: _finite(value, f"{option} {name}={value}") for name, value in pairs(words, option).items()}
+
+
+def _finite(value: str, told: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidInput(f"{told}: its amount must be a finite number")
+    return number
 
 
 def _split(word: str) -> tuple[str, str]:

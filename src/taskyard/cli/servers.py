@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from taskyard.cli.options import DEFAULT_LOGGING, Logging, configured, numbers, pairs
+from taskyard.errors import InvalidInput
 
 if TYPE_CHECKING:
     import asyncio
@@ -165,7 +166,10 @@ def executor(
     from taskyard.settings import MANAGER_EXECUTOR_PORT, ExecutorSettings, split_address
 
     if address is not None and port is None:
-        address, port = split_address(address, MANAGER_EXECUTOR_PORT)
+        try:
+            address, port = split_address(address, MANAGER_EXECUTOR_PORT)
+        except ValueError as error:
+            raise InvalidInput(f"--address: {error}") from error
     settings = configured(
         ExecutorSettings,
         manager_host=address,

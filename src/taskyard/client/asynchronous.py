@@ -18,7 +18,7 @@ import msgspec
 from taskyard.client import logs, uploads
 from taskyard.client.credentials import Token, find_token
 from taskyard.client.downloads import download, place
-from taskyard.client.http import Http, Params, decode, segment
+from taskyard.client.http import Http, Params, decode, encode, finite, segment
 from taskyard.client.records import Artifact, CreatedTask, Executor, LogChunk, Result, Task, TaskSummary, Why
 from taskyard.client.uploads import BatchTask, Files, Multipart, Part, Progress, SpecOptions, TaskOptions
 from taskyard.errors import NotFound, TaskFailed, TaskStopped, WaitTimeout
@@ -122,7 +122,7 @@ class AsyncClient:
         answer = await self._http.request(
             "POST",
             "tasks/batch",
-            content=msgspec.json.encode(body),
+            content=encode(body),
             headers={"Content-Type": "application/json", "Idempotency-Key": idempotency_key or str(uuid4())},
             repeatable=True,
         )
@@ -157,7 +157,7 @@ class AsyncClient:
             answer = await self._http.request(
                 method,
                 path,
-                content=msgspec.json.encode(spec),
+                content=encode(spec),
                 headers={**headers, "Content-Type": "application/json"},
                 repeatable=repeatable,
             )
@@ -210,6 +210,7 @@ class AsyncClient:
 
     async def wait(self, task: str, timeout: float | None = None) -> Task:
         """The task when it has ended. ``WaitTimeout`` after ``timeout`` seconds; None waits as long as it takes."""
+        finite("timeout", timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = POLL if deadline is None else max(0.0, min(POLL, deadline - time.monotonic()))

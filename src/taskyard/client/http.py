@@ -6,6 +6,7 @@ Nothing is sent twice here, except a request that may be repeated without harm, 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -143,6 +144,37 @@ class Http:
 def segment(name: str) -> str:
     """A task's or an executor's name or id as one part of a path."""
     return quote(name, safe="")
+
+
+def encode(value: Any) -> bytes:
+    """A body as JSON. ``InvalidInput`` where JSON cannot say it: it has no word for a number that is not finite, and null in
+    its place would mean that there is no limit."""
+    for name, number in _numbers(value, ""):
+        finite(name, number)
+    try:
+        return msgspec.json.encode(value)
+    except (TypeError, UnicodeEncodeError) as error:
+        raise errors.InvalidInput(f"this cannot be sent: {error}") from error
+
+
+def finite(name: str, number: float | None) -> None:
+    """``InvalidInput`` where the number of that name is NaN or infinite."""
+    if number is not None and not math.isfinite(number):
+        raise errors.InvalidInput(
+            f"{name}: {number} is no amount: give a number, or leave it out where there is no limit"
+        )
+
+
+def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Every floating number in a value, and where it stands."""
+    if isinstance(value, float):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numbers(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item, name)
 
 
 def decode(body: bytes, type: type[T]) -> T:

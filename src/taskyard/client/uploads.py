@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from taskyard.client.http import encode
 from taskyard.errors import InvalidInput
 from taskyard.task.model import ReturnType
 
@@ -182,7 +183,7 @@ class Multipart:
         self._first = (
             f"--{boundary}\r\n".encode()
             + b'Content-Disposition: form-data; name="spec"\r\nContent-Type: application/json\r\n\r\n'
-            + msgspec.json.encode(spec)
+            + encode(spec)
         )
         self._last = f"\r\n--{boundary}--\r\n".encode()
         self.length = len(self._first) + sum(len(head) + part.size for head, part in self._sections) + len(self._last)

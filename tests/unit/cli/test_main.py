@@ -68,6 +68,27 @@ def test_a_wrong_setting_is_a_wrong_command_line(cli: Cli, capsys: pytest.Captur
     assert "api_port" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("address", ["host:port", ":::", "", "h:99999", "h:0", "a b"])
+def test_an_address_that_is_none_is_a_wrong_command_line(
+    cli: Cli, capsys: pytest.CaptureFixture[str], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("executor", "-a", address) == Exit.USAGE
+    assert f"--address: {address!r} is not an address: give host or host:port" in capsys.readouterr().err
+    assert cli("api", "--manager", address) == Exit.USAGE
+    assert f"{address!r} is not an address: give host or host:port" in capsys.readouterr().err
+    monkeypatch.setenv("TASKYARD_MANAGER_HOST", address)
+    assert cli("executor") == Exit.USAGE
+    assert f"manager_host: {address!r} is no host: give a name or an address" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("-r", "x=inf"), ("--cpus", "inf"), ("--gpus", "nan"), ("--memory", "-1")])
+def test_an_amount_that_is_none_is_a_wrong_command_line(
+    cli: Cli, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert cli("executor", *words) == Exit.USAGE
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_an_interrupt_has_no_traceback(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(request: httpx2.Request) -> httpx2.Response:
         main_thread = threading.main_thread().ident

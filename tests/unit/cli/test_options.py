@@ -30,8 +30,12 @@ def test_a_variable_may_come_from_our_own_environment(monkeypatch: pytest.Monkey
 def test_amounts_are_numbers_where_they_can_be() -> None:
     assert amounts(["cpus=0.5", "memory=1GiB"], "--resource") == {"cpus": 0.5, "memory": "1GiB"}
     assert numbers(["disks=2"], "--resource") == {"disks": 2.0}
-    with pytest.raises(InvalidInput, match="--resource memory: its amount must be a number"):
-        numbers(["disks=2", "memory=1GiB"], "--resource")
+
+
+@pytest.mark.parametrize("amount", ["1GiB", "inf", "nan", "", "1" * 400])
+def test_what_is_no_amount_is_told_with_its_option(amount: str) -> None:
+    with pytest.raises(InvalidInput, match=f"--resource x={amount}: its amount must be a finite number"):
+        numbers(["disks=2", f"x={amount}"], "--resource")
 
 
 def test_options_beat_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

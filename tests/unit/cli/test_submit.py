@@ -58,6 +58,25 @@ def sent_spec(request: httpx2.Request) -> object:
     return json.loads(parsed(request.headers["content-type"], request.content)[0][2])
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("--limit", "memory=nan"), "limits.memory"),
+        (("--resource", "cpus=1e400"), "resources.cpus"),
+        (("--timeout", "inf"), "timeout"),
+        (("--queue-timeout", "nan"), "queue_timeout"),
+        (("--total-timeout", "-inf"), "total_timeout"),
+        (("--grace", "nan"), "grace"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_no_option(
+    cli: Cli, script: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], name: str
+) -> None:
+    for command in ("run", "submit"):
+        assert cli(command, *words, str(script)) == Exit.USAGE
+        assert capsys.readouterr().err.startswith(f"taskyard: {name}: ")
+
+
 def test_everything_after_the_script_is_the_scripts(
     cli: Cli, api: ScriptedApi, script: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

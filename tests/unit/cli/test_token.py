@@ -55,3 +55,13 @@ def test_rotation_keeps_the_old_ones_for_a_while(cli: Cli, tmp_path: Path, capsy
     assert new.user[0].value not in told
     assert cli("token", "rotate", "--data-dir", str(tmp_path), "--json") == Exit.OK
     assert json.loads(capsys.readouterr().out)["overlap"] == 3600.0
+
+
+@pytest.mark.parametrize("overlap", ["nan", "inf", "-1", "1e400", "99999999999"])
+def test_what_is_no_length_of_time_changes_no_token(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], overlap: str
+) -> None:
+    made = tokens.load_or_make(tmp_path)
+    assert cli("token", "rotate", f"--overlap={overlap}", "--data-dir", str(tmp_path)) == Exit.USAGE
+    assert "is not between 0 and 31622400 seconds" in capsys.readouterr().err
+    assert tokens.load(tmp_path) == made

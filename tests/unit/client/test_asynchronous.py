@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,32 @@ async def test_a_task_is_submitted_as_json(client: AsyncClient, api: ScriptedApi
         "resources": {"cpus": 0.5, "memory": "1GiB"},
     }
     assert api.requests[0].headers["authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+async def test_a_number_that_is_not_finite_is_not_sent_as_no_limit(
+    client: AsyncClient, api: ScriptedApi, tmp_path: Path, number: float
+) -> None:
+    (tmp_path / "x.py").write_text("")
+    with pytest.raises(InvalidInput, match=r"^limits\.memory: (nan|-?inf) is no amount"):
+        await client.submit(script="", limits={"memory": number})
+    with pytest.raises(InvalidInput, match=r"^timeout: "):
+        await client.submit(files=[tmp_path / "x.py"], timeout=number)
+    with pytest.raises(InvalidInput, match=r"^queue_timeout: "):
+        await client.update("hello", queue_timeout=number)
+    with pytest.raises(InvalidInput, match=r"^tasks\.total_timeout: "):
+        await client.submit_batch([{"script": "", "total_timeout": number}])
+    with pytest.raises(InvalidInput, match=r"^defaults\.grace: "):
+        await client.submit_batch([{"script": ""}], defaults={"grace": number})
+    with pytest.raises(InvalidInput, match=r"^timeout: "):
+        await client.result("hello", timeout=number)
+    assert api.requests == []
+
+
+async def test_what_is_no_text_is_not_sent(client: AsyncClient, api: ScriptedApi) -> None:
+    with pytest.raises(InvalidInput, match="cannot be sent"):
+        await client.submit(["\udcff.py"])
+    assert api.requests == []
 
 
 async def test_a_submit_whose_connection_breaks_is_sent_again_under_the_same_key(
