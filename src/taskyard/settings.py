@@ -62,13 +62,14 @@ def split_address(address: str, default_port: int) -> tuple[str, int]:
 
 def _is_host(host: str) -> bool:
     """Whether it is a name or an address, without a look at whether there is such a machine."""
-    if ":" not in host:
-        return re.fullmatch(r"[\w.-]+", host) is not None
     try:
-        ipaddress.IPv6Address(host)
+        if ":" in host:
+            ipaddress.IPv6Address(host)
+        else:
+            host.encode("idna")  # as the socket does it
     except ValueError:
         return False
-    return True
+    return ":" in host or re.fullmatch(r"[\w.-]+", host) is not None
 
 
 class Settings(BaseSettings):
@@ -91,6 +92,14 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    @field_validator("host", "manager_host", check_fields=False)
+    @classmethod
+    def _is_host(cls, value: str, info: ValidationInfo) -> str:
+        everywhere = not value and info.field_name == "host"  # to listen on
+        if not everywhere and not _is_host(value):
+            raise ValueError(f"{value!r} is no host: give a name or an address")
+        return value
 
 
 class ManagerSettings(Settings):
@@ -243,13 +252,6 @@ class ExecutorSettings(Settings):
     )
     reconnect_longest: float = Field(5.0, gt=0, description="longest pause between two tries to reach the manager")
     download_timeout: float = Field(60.0, gt=0, description="seconds without a byte after which a download is given up")
-
-    @field_validator("manager_host")
-    @classmethod
-    def _is_host(cls, value: str) -> str:
-        if not _is_host(value):
-            raise ValueError(f"{value!r} is no host: give a name or an address")
-        return value
 
 
 class ClientSettings(Settings):

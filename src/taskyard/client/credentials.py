@@ -7,6 +7,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from taskyard import tokens
+from taskyard.errors import InvalidInput
 from taskyard.settings import ClientSettings, is_loopback
 
 
@@ -19,12 +20,15 @@ class Token(NamedTuple):
 
 def find_token(url: str, settings: ClientSettings) -> Token:
     """The token of the settings, else of the environment, else of the data directory. The last one belongs to this machine,
-    and is shown to no other. ``InvalidInput`` where its file cannot be used."""
+    and is shown to no other. ``InvalidInput`` where its file cannot be used, or the URL is none."""
     if settings.token:
         return Token(settings.token, "that of TASKYARD_TOKEN")
     if given := tokens.from_environment("user"):
         return Token(given, "that of TASKYARD_USER_TOKEN")
-    host = urlsplit(url).hostname or ""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError as error:
+        raise InvalidInput(f"{url!r} is no address of an API Server: {error}") from error
     if not is_loopback(host) and host != socket.gethostname().lower():
         return Token("", "none: the one of the data directory is for this machine alone, give TASKYARD_USER_TOKEN")
     found = tokens.load(settings.data_dir)

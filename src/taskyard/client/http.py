@@ -47,7 +47,7 @@ class Http:
         self._token_origin = token.origin
         try:
             base = httpx2.URL(f"{self.url}/api/v2/")
-        except httpx2.InvalidURL as error:
+        except (httpx2.InvalidURL, UnicodeEncodeError) as error:
             raise errors.InvalidInput(f"{url!r} is no address of an API Server: {error}") from error
         if base.scheme not in ("http", "https") or not base.host:
             raise errors.InvalidInput(f"{url!r} is no address of an API Server: give http://host:port")
@@ -121,6 +121,8 @@ class Http:
             yield
         except httpx2.HTTPError as error:
             raise self._unavailable(error) from error
+        except UnicodeEncodeError as error:  # a parameter
+            raise errors.InvalidInput(f"this cannot be sent: {error}") from error
 
     def _refusal(self, response: httpx2.Response, body: bytes) -> errors.TaskyardError:
         error = problem(response, body)
@@ -143,7 +145,7 @@ class Http:
 
 def segment(name: str) -> str:
     """A task's or an executor's name or id as one part of a path."""
-    return quote(name, safe="")
+    return quote(name, safe="", errors="surrogateescape")
 
 
 def encode(value: Any) -> bytes:

@@ -68,7 +68,7 @@ def test_a_wrong_setting_is_a_wrong_command_line(cli: Cli, capsys: pytest.Captur
     assert "api_port" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("address", ["host:port", ":::", "", "h:99999", "h:0", "a b"])
+@pytest.mark.parametrize("address", ["host:port", ":::", "", "h:99999", "h:0", "a b", "a..b", "x" * 64])
 def test_an_address_that_is_none_is_a_wrong_command_line(
     cli: Cli, capsys: pytest.CaptureFixture[str], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,6 +79,13 @@ def test_an_address_that_is_none_is_a_wrong_command_line(
     monkeypatch.setenv("TASKYARD_MANAGER_HOST", address)
     assert cli("executor") == Exit.USAGE
     assert f"manager_host: {address!r} is no host: give a name or an address" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["host:port", "a b", "a..b", "x" * 64, "\udcff"])
+def test_a_host_that_is_none_is_a_wrong_command_line(cli: Cli, capsys: pytest.CaptureFixture[str], host: str) -> None:
+    for command in ("manager", "api", "up"):
+        assert cli(command, "--host", host) == Exit.USAGE
+        assert capsys.readouterr().err.endswith("is no host: give a name or an address\n")
 
 
 @pytest.mark.parametrize("words", [("-r", "x=inf"), ("--cpus", "inf"), ("--gpus", "nan"), ("--memory", "-1")])

@@ -5,6 +5,7 @@ import pytest
 
 from taskyard import AsyncClient, Conflict, InvalidInput, NotFound, TaskyardError, Unauthorized, Unavailable
 from taskyard.errors import NameTaken, StorageFull, TooLarge
+from taskyard.settings import ClientSettings
 from tests.unit.client.scripted import ScriptedApi, problem
 
 
@@ -75,3 +76,19 @@ async def test_a_path_below_the_root_is_kept(api: ScriptedApi) -> None:
     async with AsyncClient("https://host.example/taskyard/", token="t", transport=api) as client:
         with pytest.raises(NotFound):
             await client.get("hello")
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "\udcff", "http://\udcff", "", "host:1", "ftp://x", "http://"])
+def test_what_is_no_address_of_an_api_server(url: str) -> None:
+    settings = ClientSettings(url=url)
+    for token in ("x", None):
+        with pytest.raises(InvalidInput, match="is no address of an API Server"):
+            AsyncClient(token=token, settings=settings)
+
+
+async def test_what_is_no_text_can_be_a_name_and_is_no_parameter(client: AsyncClient, api: ScriptedApi) -> None:
+    api.on("GET /tasks/%FF", problem(404, "not_found", "there is no such task"))
+    with pytest.raises(NotFound):
+        await client.get("\udcff")
+    with pytest.raises(InvalidInput, match="cannot be sent"):
+        [task async for task in client.list(name_prefix="\udcff")]
