@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import httpx2
 
 from taskyard import AsyncClient, NotFound, TaskyardError, Unavailable, WaitTimeout
-from taskyard.client.logs import persist
+from taskyard.client.logs import Patience, persist
 from taskyard.client.records import Task
 from taskyard.errors import StorageFull, StoreError
 from taskyard.settings import ClientSettings
@@ -211,7 +211,7 @@ class Users:
         except NotFound:
             return Final(None)
         except WaitTimeout:
-            task = await persist(lambda: self._client.get(entry.task_id or entry.name), SETTLE)
+            task = await persist(lambda: self._client.get(entry.task_id or entry.name), Patience(SETTLE))
 
         async def told(what: str) -> tuple[dict[str, Any], ...]:
             answer = await http.get(f"tasks/{task.id}/{what}")
@@ -220,10 +220,10 @@ class Users:
             answer.raise_for_status()
             return tuple(answer.json()[what])
 
-        attempts, events = [await persist(partial(told, what), SETTLE) for what in ("attempts", "events")]
+        attempts, events = [await persist(partial(told, what), Patience(SETTLE)) for what in ("attempts", "events")]
         output = b""
         if task.state == "finished":
-            output = await persist(lambda: self._client.output(task.id), SETTLE)
+            output = await persist(lambda: self._client.output(task.id), Patience(SETTLE))
         return Final(task, attempts, events, output.decode())
 
 

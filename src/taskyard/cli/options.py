@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from taskyard.errors import InvalidInput
+from taskyard.cli.say import say
+from taskyard.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     from taskyard.client.asynchronous import AsyncClient
@@ -42,16 +43,21 @@ class Remote:
         """A client for that API Server."""
         from taskyard.client.synchronous import Client
 
-        return Client(settings=self.settings())
+        return Client(settings=self.settings(), on_away=tell_away)
 
     def async_client(self) -> AsyncClient:
         """The same for a command that is asynchronous."""
         from taskyard.client.asynchronous import AsyncClient
 
-        return AsyncClient(settings=self.settings())
+        return AsyncClient(settings=self.settings(), on_away=tell_away)
 
 
 DEFAULT_REMOTE = Remote()
+
+
+def tell_away(error: Unavailable, left: float) -> None:
+    """Why nothing happens, and for how long."""
+    say(f"{error.message}; trying again for {left:.0f} seconds")
 
 
 @Parameter(name="*")

@@ -19,6 +19,7 @@ from taskyard.client import logs, uploads
 from taskyard.client.credentials import Token, find_token
 from taskyard.client.downloads import download, place
 from taskyard.client.http import Http, Params, decode, encode, finite, segment
+from taskyard.client.logs import OnAway
 from taskyard.client.records import Artifact, CreatedTask, Executor, LogChunk, Result, Task, TaskSummary, Why
 from taskyard.client.uploads import BatchTask, Files, Multipart, Part, Progress, SpecOptions, TaskOptions
 from taskyard.errors import NotFound, TaskFailed, TaskStopped, WaitTimeout
@@ -52,7 +53,8 @@ class AsyncClient:
 
     ``url`` and ``token`` beat ``settings``, whose defaults are the environment's (``TASKYARD_URL`` and the others of
     ``docs/settings.md``). ``patience`` is for how many seconds :meth:`wait`, :meth:`result` and :meth:`logs` go on
-    while the API or its manager is away. ``transport`` takes the place of the network in tests.
+    while the API or its manager is away; ``on_away`` is told of it after a second, once for each absence: the error and the
+    seconds for which it goes on. ``transport`` takes the place of the network in tests.
 
     A task is given as its id or its name. Every method can raise ``Unavailable`` (the API cannot be reached),
     ``Unauthorized`` and ``InvalidInput``; those about a task ``NotFound``.
@@ -65,13 +67,14 @@ class AsyncClient:
         token: str | None = None,
         settings: ClientSettings | None = None,
         patience: float = 60.0,
+        on_away: OnAway | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         settings = settings or ClientSettings()
         url = url or settings.url
         found = find_token(url, settings) if token is None else Token(token, "the one that was given")
         self._http = Http(url, found, settings.timeout, transport)
-        self._patience = patience
+        self._patience = partial(logs.Patience, patience, on_away)
 
     async def __aenter__(self) -> Self:
         return self
@@ -214,7 +217,7 @@ class AsyncClient:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = POLL if deadline is None else max(0.0, min(POLL, deadline - time.monotonic()))
-            found = await logs.persist(partial(self._poll, task, left), self._patience)
+            found = await logs.persist(partial(self._poll, task, left), self._patience())
             if found.has_ended:
                 return found
             if deadline is not None and time.monotonic() >= deadline:
@@ -262,7 +265,7 @@ class AsyncClient:
             params["stream"] = Stream(stream).value
         if attempt is not None:
             params["attempt"] = attempt
-        async with contextlib.aclosing(logs.follow(self._http, task, params, after, self._patience)) as chunks:
+        async with contextlib.aclosing(logs.follow(self._http, task, params, after, self._patience())) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -278,7 +281,7 @@ class AsyncClient:
         failed raises ``TaskFailed``, and one that was stopped ``TaskStopped``."""
         ended = await self.wait(task, timeout)
         path = f"tasks/{segment(ended.id)}/result"
-        result = decode(await logs.persist(partial(self._http.request, "GET", path), self._patience), Result)
+        result = decode(await logs.persist(partial(self._http.request, "GET", path), self._patience()), Result)
         if check and result.state is StateName.FAILED:
             raise TaskFailed(
                 f"task {result.name!r} failed: {result.message or result.reason}",

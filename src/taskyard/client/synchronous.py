@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 import httpx2
 
 from taskyard.client.asynchronous import AsyncClient
+from taskyard.client.logs import OnAway
 from taskyard.settings import ClientSettings
 
 P = ParamSpec("P")
@@ -99,9 +100,12 @@ class Client:
         token: str | None = None,
         settings: ClientSettings | None = None,
         patience: float = 60.0,
+        on_away: OnAway | None = None,
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        self._client = AsyncClient(url, token=token, settings=settings, patience=patience, transport=transport)
+        self._client = AsyncClient(
+            url, token=token, settings=settings, patience=patience, on_away=on_away, transport=transport
+        )
         self._loop = _Loop()
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ import pytest
 
 from taskyard import AsyncClient, Client
 from taskyard.cli.commands import run
-from taskyard.cli.options import Remote
+from taskyard.cli.options import Remote, tell_away
 from taskyard.client import logs
 from tests.unit.client.scripted import ScriptedApi
 
@@ -30,10 +30,10 @@ def cli(api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cl
     monkeypatch.setenv("TASKYARD_DATA_DIR", str(tmp_path / "data"))
 
     def client(remote: Remote) -> Client:
-        return Client(settings=remote.settings(), patience=0.0, transport=api)
+        return Client(settings=remote.settings(), patience=0.0, on_away=tell_away, transport=api)
 
     def async_client(remote: Remote) -> AsyncClient:
-        return AsyncClient(settings=remote.settings(), patience=0.0, transport=api)
+        return AsyncClient(settings=remote.settings(), patience=0.0, on_away=tell_away, transport=api)
 
     monkeypatch.setattr(Remote, "client", client)
     monkeypatch.setattr(Remote, "async_client", async_client)

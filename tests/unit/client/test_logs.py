@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import httpx2
@@ -60,6 +61,74 @@ async def test_a_reader_that_takes_its_time_does_not_use_up_the_patience(
     assert (await anext(chunks)).data == b"a"
     now = 3600.0
     assert [chunk.data async for chunk in chunks] == [b"b"]
+
+
+class Clock:
+    """Passes while we wait, not otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(logs, "asyncio", SimpleNamespace(sleep=self.sleep))
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+async def test_an_absence_is_told_within_two_seconds_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, api = Clock(monkeypatch), ScriptedApi()
+    told: list[tuple[float, float]] = []
+    api.on("GET /tasks/hello/log", *[httpx2.ConnectError("refused")] * 40)
+    client = AsyncClient(
+        "http://127.0.0.1:1",
+        token="",
+        transport=api,
+        on_away=lambda error, left: told.append((clock.now, left)),
+    )
+    async with client:
+        with pytest.raises(Unavailable):
+            await anext(client.logs("hello"))
+    assert len(told) == 1
+    assert told[0][0] < 2.0
+    assert told[0][0] + told[0][1] == pytest.approx(60.0)
+    assert 50.0 < clock.now <= 60.0
+
+
+async def test_a_short_absence_is_not_told(api: ScriptedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    told: list[float] = []
+    refused = httpx2.ConnectError("refused")
+    api.on("GET /tasks/hello/log", refused, refused, events(output(1, "a"), broken=True), refused, events(END))
+    client = AsyncClient("http://127.0.0.1:1", token="", transport=api, on_away=lambda error, left: told.append(left))
+    async with client:
+        assert [chunk.data async for chunk in client.logs("hello")] == [b"a"]
+    assert told == []
+
+
+async def test_a_log_that_was_quiet_for_long_is_taken_up_again_too(
+    client: AsyncClient, api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's comments say that it is there; the events that we see do not."""
+    clock = Clock(monkeypatch)
+
+    def quiet_for_long(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Quiet(clock))
+
+    api.on("GET /tasks/hello/log", quiet_for_long, quiet_for_long, events(output(1, "a"), END))
+    assert [chunk.data async for chunk in client.logs("hello")] == [b"a"]
+
+
+class Quiet(httpx2.AsyncByteStream):
+    """Nothing but comments for ten minutes, then the connection breaks."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(40):
+            self._clock.now += 15.0
+            yield b": keepalive\n\n"
+        raise httpx2.ReadError("connection reset")
 
 
 async def test_without_following_the_end_of_the_answer_is_the_end(client: AsyncClient, api: ScriptedApi) -> None:
