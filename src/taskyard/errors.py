@@ -9,7 +9,8 @@
     ├── Conflict                true of the request, but not of the present state (409)
     │   ├── NameTaken           a task of that name exists
     │   ├── WrongState          the task is in a state that does not allow it
-    │   └── KeyReused           the idempotency key was used with another body
+    │   ├── KeyReused           the idempotency key was used with another body
+    │   └── IdentityShared      two executors have one identity: a data directory was copied
     ├── TooLarge                over a limit that the settings name (413)
     ├── Unavailable             try again: the manager cannot be reached, or its queue is full (503)
     ├── StorageFull             the disk is full; nothing was acknowledged (507)
@@ -94,6 +95,10 @@ class WrongState(Conflict):
 
 class KeyReused(Conflict):
     code = "key_reused"
+
+
+class IdentityShared(Conflict):
+    code = "identity_shared"
 
 
 class TooLarge(TaskyardError):

@@ -30,7 +30,15 @@ class _End:
     """The other process is gone: nothing follows."""
 
 
-Item = bytes | Close | _Reset | _End
+class _Ping:
+    """Is your process there?"""
+
+
+class _Pong:
+    """It is."""
+
+
+Item = bytes | Close | _Reset | _End | _Ping | _Pong
 
 
 class Observer(Protocol):
@@ -60,6 +68,7 @@ class Connection:
         self.accepted_at = now()
         self.close_timeout = CLOSE_TIMEOUT
         self.outgoing: deque[Item] = deque()
+        self._pings: deque[asyncio.Future[float]] = deque()
         self.last_delivery = 0.0
         self._inbox: deque[bytes] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -85,6 +94,15 @@ class Connection:
         if self.ended or self._sent is not None:
             raise self._error()
         self._network.transmit(self, frame)
+
+    async def ping(self) -> asyncio.Future[float]:
+        """Done when the process at the other end has answered."""
+        if self.ended or self._sent is not None:
+            raise self._error()
+        answer = asyncio.get_running_loop().create_future()
+        self._pings.append(answer)
+        self._network.transmit(self, _Ping())
+        return answer
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         if self.ended:
@@ -131,6 +149,12 @@ class Connection:
                     self._sent = item
                     self._network.transmit(self, item)
                 self._end()
+            case _Ping():
+                if self._sent is None:
+                    self._network.transmit(self, _Pong())
+            case _Pong():
+                if not (answer := self._pings.popleft()).done():
+                    answer.set_result(0.0)
             case _:
                 if isinstance(item, _Reset):
                     self._inbox.clear()
@@ -141,6 +165,9 @@ class Connection:
         self._network.connections.pop(self, None)
         if self._closing is not None and not self._closing.done():
             self._closing.set_result(None)
+        for answer in self._pings:
+            if not answer.done():
+                answer.set_exception(self._error())
         self._wake()
 
     def _wake(self) -> None:

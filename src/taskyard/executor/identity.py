@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from taskyard.errors import Conflict, InvalidInput
+from taskyard.errors import Conflict, IdentityShared, InvalidInput
+from taskyard.executor.linux import IS_LINUX
 from taskyard.folders import make_private
 
 MAX_ON_ONE_MACHINE = 10_000
@@ -32,7 +34,7 @@ class Identity(msgspec.Struct, frozen=True):
 @contextmanager
 def take(data_dir: Path, name: str) -> Iterator[Identity]:
     """Take the folder of the executor ``name``, or of the first that is free where the name is empty. ``Conflict`` where
-    another process has it, ``InvalidInput`` where the name cannot be a folder's."""
+    another process has it, among them ``IdentityShared``, ``InvalidInput`` where the name cannot be a folder's."""
     if name and not _SAFE_NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot be an executor's name: use letters, digits, '.', '_' and '-', first a letter or a digit"
@@ -48,7 +50,9 @@ def take(data_dir: Path, name: str) -> Iterator[Identity]:
             os.close(lock)
             continue
         try:
-            yield Identity(folder, candidate, _executor_id(folder), str(uuid.uuid4()))
+            executor_id = _executor_id(folder)
+            with _alone_on_this_machine(executor_id, folder):
+                yield Identity(folder, candidate, executor_id, str(uuid.uuid4()))
         finally:
             os.close(lock)
         return
@@ -58,6 +62,27 @@ def take(data_dir: Path, name: str) -> Iterator[Identity]:
 def _free_names() -> Iterator[str]:
     host = re.sub(r"[^A-Za-z0-9._-]+|^[^A-Za-z0-9]+", "-", socket.gethostname()).strip("-.")[:90] or "executor"
     return (f"{host}-{number}" for number in range(1, MAX_ON_ONE_MACHINE + 1))
+
+
+@contextmanager
+def _alone_on_this_machine(executor_id: str, folder: Path) -> Iterator[None]:
+    """The lock of a folder does not hold for its copy, yet control groups and folders of attempts bear the id: whoever clears
+    away what an earlier start has left would kill the other's attempts. The name of a socket in Linux' abstract namespace
+    is taken once, and is free again when its process dies. Elsewhere there are no control groups."""
+    if not IS_LINUX:
+        yield
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:
+        try:
+            name.bind(f"\0taskyard-executor-{executor_id}")
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise IdentityShared(
+                f"two executors share one identity, {executor_id}: the other one runs on this machine. A data directory was "
+                f"copied: give the copy a data directory of its own, or remove {folder / 'identity'} from it"
+            ) from error
+        yield
 
 
 def _executor_id(folder: Path) -> str:

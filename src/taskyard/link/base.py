@@ -32,6 +32,10 @@ class Link(Protocol[Out]):
     async def drained(self) -> None:
         """Wait until the outbox is below its low-water mark, or the link has ended."""
 
+    async def answers(self, timeout: float) -> bool:
+        """Whether the process at the other end lives, asked now: True where it answers, False where the connection turns out
+        to have ended. ``Unavailable`` where neither shows within ``timeout`` seconds: it may live all the same."""
+
     def close(self, code: str = "", message: str = "") -> None:
         """End the session, once what is in the outbox has left (with a deadline). With a code the peer is told why."""
 

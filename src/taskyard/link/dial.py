@@ -34,7 +34,7 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
-from taskyard.errors import Refused, TaskyardError, Unavailable
+from taskyard.errors import IdentityShared, Refused, TaskyardError, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.link.clock import now
 from taskyard.link.live import WEBSOCKET_OPTIONS, LiveLink, explained, websocket_logger
@@ -62,7 +62,7 @@ async def dial(
     handshake_timeout: float = 10.0,
 ) -> None:
     """One session. Returns where our side closed the link; else raises why it ended: ``Unavailable`` (cannot be reached,
-    lost, silent), ``Unauthorized``, ``VersionMismatch``, ``Refused``, or another ``ProtocolError``."""
+    lost, silent), ``Unauthorized``, ``VersionMismatch``, ``IdentityShared``, ``Refused``, or another ``ProtocolError``."""
     async with _connected(address, codec.max_frame, handshake_timeout) as connection:
         ending = await _session(connection, codec, offered(hello()), on_open, usage, handshake_timeout)
     if ending is not None:
@@ -82,7 +82,8 @@ async def keep_dialling(
     rng: random.Random | None = None,
 ) -> Never:
     """Session after session, until it is cancelled. Pauses grow to ``longest_pause`` seconds, with jitter; where the peer
-    will not have us, that is the pause at once. The first failure and every change of its reason are logged."""
+    will not have us, that is the pause at once. The first failure and every change of its reason are logged. Raises
+    ``IdentityShared``: to come again would only be to wait for a moment in which the other one is away."""
     rng = rng or random.Random()
     host, port = address
     failures, logged = 0, ""
@@ -99,6 +100,8 @@ async def keep_dialling(
             await dial(address, codec, hello, opened, usage, handshake_timeout=handshake_timeout)
             error: TaskyardError = Unavailable("the session was closed here")
             logged = error.message  # no news to anybody
+        except IdentityShared:
+            raise
         except TaskyardError as raised:
             error = raised
         # A session that ends as soon as it opens must not be tried again and again without a pause.

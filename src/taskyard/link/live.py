@@ -122,6 +122,16 @@ class LiveLink(Generic[In, Out]):
     async def drained(self) -> None:
         await self._low.wait()
 
+    async def answers(self, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                await (await self._connection.ping())
+        except ConnectionClosed:
+            return False
+        except TimeoutError as error:
+            raise Unavailable(f"the peer has not answered within {timeout:g} s") from error
+        return True
+
     def close(self, code: str = "", message: str = "") -> None:
         if self._closing:
             return

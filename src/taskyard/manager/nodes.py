@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from taskyard.errors import TaskyardError, Unauthorized, Unavailable
+from taskyard.errors import IdentityShared, TaskyardError, Unauthorized, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.manager.cordons import Cordons
 from taskyard.manager.dispatcher import Dispatcher
@@ -44,6 +44,10 @@ KNOWN_FOR_EACH = 2
 
 #: Seconds after which an executor that stays away is looked at again, because a claim for it was under way.
 PAUSE_FOR_CLAIMS = 1.0
+
+#: Seconds in which an executor's earlier session must answer before a process that wants its place gets it, or waits: well
+#: below the time in which an executor expects its own answer.
+ANSWER_TIMEOUT = 5.0
 
 
 class Nodes:
@@ -89,9 +93,11 @@ class Nodes:
         )
 
     async def admit(self, hello: Hello, link: Link[ManagerMessage]) -> tuple[Welcome, Handler[ExecutorReport]]:
-        """Let an executor in. ``Unauthorized``, ``Unavailable`` (too many executors). Nothing is awaited here: what is kept,
-        killed and given up is decided of one moment."""
+        """Let an executor in. ``Unauthorized``, ``Unavailable`` (too many executors, or its earlier start may live still),
+        ``IdentityShared``. Nothing is awaited once its place is free: what is kept, killed and given up is decided of one
+        moment."""
         self._check(hello)
+        await self._outlast_earlier_start(hello)
         if (older := self._links.get(hello.executor_id)) is not None:
             older.close("replaced", "the same executor has opened another session")
         executor = self._know(hello)
@@ -152,6 +158,32 @@ class Nodes:
         known = self._links.get(hello.executor_id) is not None
         if not known and len(self._links) >= self._settings.max_executors:
             raise Unavailable(f"{self._settings.max_executors} executors are connected: raise max_executors")
+
+    async def _outlast_earlier_start(self, hello: Hello) -> None:
+        """Wait until no other process of this executor has a session. One that answers now runs beside the one that says
+        hello: a data directory was copied. One that is silent may run its attempts until its lease is over."""
+        while (earlier := self._session_of_other_start(hello)) is not None:
+            try:
+                lives = await earlier.answers(ANSWER_TIMEOUT)
+            except Unavailable as error:
+                raise Unavailable(
+                    "an earlier session of this executor is open and does not answer: it is given up when its lease is over, "
+                    f"in at most {self._settings.lease:g} s"
+                ) from error
+            if lives:
+                raise IdentityShared(
+                    f"two executors share one identity, {hello.executor_id}: the other one is connected from "
+                    f"{earlier.peer_host}. A data directory was copied: give the copy a data directory of its own, or "
+                    "remove the file 'identity' from its folder below 'executors'"
+                )
+            if self._links.get(hello.executor_id) is earlier:
+                return
+
+    def _session_of_other_start(self, hello: Hello) -> Link[ManagerMessage] | None:
+        executor = self._fleet.get(hello.executor_id)
+        if executor is None or executor.boot_id == hello.boot_id:
+            return None
+        return self._links.get(hello.executor_id)
 
     def _know(self, hello: Hello) -> Executor:
         executor = self._fleet.get(hello.executor_id)

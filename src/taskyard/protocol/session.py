@@ -19,7 +19,16 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from taskyard.errors import ProtocolError, Refused, TaskyardError, Unauthorized, Unavailable, VersionMismatch, from_code
+from taskyard.errors import (
+    IdentityShared,
+    ProtocolError,
+    Refused,
+    TaskyardError,
+    Unauthorized,
+    Unavailable,
+    VersionMismatch,
+    from_code,
+)
 from taskyard.protocol.codec import Codec
 from taskyard.protocol.messages import (
     NEWEST_VERSION,
@@ -97,7 +106,8 @@ class DiallerSession(Generic[Greeting, In, Out]):
 
     def receive(self, frame: bytes) -> Iterator[Opened[Greeting] | Received[In]]:
         """What a frame means, message by message; ends in an error where the session ends. ``ProtocolError``; where the
-        peer refuses, ``Unauthorized``, ``VersionMismatch`` or ``Unavailable`` as it says, else ``Refused``."""
+        peer refuses, ``Unauthorized``, ``VersionMismatch``, ``Unavailable`` or ``IdentityShared`` as it says, else
+        ``Refused``."""
         try:
             for message in _decoded(self._codec, frame, self.state):
                 yield self._event(message)
@@ -214,4 +224,5 @@ def _decoded(codec: Codec[Opening, In, Out], frame: bytes, state: SessionState) 
 
 def _refusal(refuse: Refuse) -> TaskyardError:
     error = from_code(refuse.code, refuse.message)
-    return error if isinstance(error, Unauthorized | VersionMismatch | Unavailable) else Refused(refuse.message)
+    known = IdentityShared | Unauthorized | VersionMismatch | Unavailable
+    return error if isinstance(error, known) else Refused(refuse.message)

@@ -309,6 +309,9 @@ async def test_a_call_that_waits_for_a_full_outbox_is_sent_once(tmp_path: Path) 
         def send(self, *messages: ApiMessage) -> None:
             self.sent += messages
 
+        async def answers(self, timeout: float) -> bool:
+            raise AssertionError("nobody asks the manager")
+
         async def drained(self) -> None:
             await self.low.wait()
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import shutil
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,14 @@ def test_a_name_that_is_no_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match="cannot be an executor's name"):
         with take(tmp_path, name):
             raise AssertionError
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere executors of one machine have nothing in common")
+def test_a_copied_folder_is_not_taken_while_the_other_runs(tmp_path: Path) -> None:
+    with take(tmp_path / "original", "one") as me:
+        shutil.copytree(tmp_path / "original", tmp_path / "copy")
+        with pytest.raises(Conflict, match=r"two executors share one identity.*data directory of its own"):
+            with take(tmp_path / "copy", "one"):
+                raise AssertionError
+    with take(tmp_path / "copy", "one") as copy:
+        assert copy.executor_id == me.executor_id

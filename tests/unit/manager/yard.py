@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from taskyard.errors import TaskyardError, TooLarge
+from taskyard.errors import TaskyardError, TooLarge, Unavailable
 from taskyard.manager.fleet import Executor
 from taskyard.manager.parts import Parts
 from taskyard.protocol.messages import (
@@ -40,7 +40,7 @@ LONG = 30.0  # what should never take so long fails
 
 class RecordingLink:
     """Implements :class:`taskyard.link.base.Link`: keeps what was sent, and how it was closed. ``refuses`` are the kinds of
-    message that no frame takes."""
+    message that no frame takes; ``silent`` where the peer's process is not there or does nothing."""
 
     def __init__(self, renewed_at: float, peer_host: str = "127.0.0.1") -> None:
         self.renewed_at = renewed_at
@@ -51,6 +51,17 @@ class RecordingLink:
         self.refuses: type | tuple[()] = ()
         self.low = asyncio.Event()
         self.low.set()
+        self.silent = False
+        self.lost = asyncio.Event()
+
+    async def answers(self, timeout: float) -> bool:
+        if not self.silent:
+            return True
+        try:
+            await asyncio.wait_for(self.lost.wait(), timeout)
+        except TimeoutError as error:
+            raise Unavailable("silent") from error
+        return False
 
     def send(self, *messages: Any) -> None:
         if any(isinstance(message, self.refuses) for message in messages):

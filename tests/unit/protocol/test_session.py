@@ -4,7 +4,15 @@ import math
 
 import pytest
 
-from taskyard.errors import ProtocolError, Refused, TaskyardError, Unauthorized, Unavailable, VersionMismatch
+from taskyard.errors import (
+    IdentityShared,
+    ProtocolError,
+    Refused,
+    TaskyardError,
+    Unauthorized,
+    Unavailable,
+    VersionMismatch,
+)
 from taskyard.protocol.codec import executor_codec, manager_executor_codec
 from taskyard.protocol.messages import (
     NEWEST_VERSION,
@@ -128,6 +136,7 @@ def test_the_dialler_gives_up_half_way_between_a_heartbeat_and_its_deadline() ->
         ("unauthorized", Unauthorized),
         ("version_mismatch", VersionMismatch),
         ("unavailable", Unavailable),
+        ("identity_shared", IdentityShared),
         ("conflict", Refused),
         ("not known here", Refused),
     ],
