@@ -40,6 +40,7 @@ COMMANDS: tuple[tuple[str, str, Group], ...] = (
     ("executors", "executors:executors", EXECUTORS),
     ("drain", "executors:drain", EXECUTORS),
     ("undrain", "executors:undrain", EXECUTORS),
+    ("forget", "executors:forget", EXECUTORS),
     ("up", "up:up", COMPONENTS),
     ("manager", "servers:manager", COMPONENTS),
     ("api", "servers:api", COMPONENTS),
@@ -58,6 +59,7 @@ USAGES = {
     "rm": "[OPTIONS] TASK...",
     "drain": "[OPTIONS] EXECUTOR...",
     "undrain": "[OPTIONS] EXECUTOR...",
+    "forget": "[OPTIONS] EXECUTOR...",
 }
 
 GLOBAL_VALUED = frozenset({"--url", "--data-dir"})

@@ -1,4 +1,4 @@
-"""`taskyard executors`, `drain` and `undrain`."""
+"""`taskyard executors`, `drain`, `undrain` and `forget`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def drain(*executors: str, remote: Remote = DEFAULT_REMOTE) -> int:
     Parameters
     ----------
     executors
-        Names or ids.
+        Names, or ids, or their beginnings as `executors` shows them.
     """
     return _set_draining(executors, True, remote)
 
@@ -35,9 +35,29 @@ def undrain(*executors: str, remote: Remote = DEFAULT_REMOTE) -> int:
     Parameters
     ----------
     executors
-        Names or ids.
+        Names, or ids, or their beginnings as `executors` shows them.
     """
     return _set_draining(executors, False, remote)
+
+
+def forget(*executors: str, remote: Remote = DEFAULT_REMOTE) -> int:
+    """Forget executors that are away and run nothing. One that comes back is listed again.
+
+    Parameters
+    ----------
+    executors
+        Names, or ids, or their beginnings as `executors` shows them.
+    """
+    from taskyard.cli import show
+
+    with remote.client() as client:
+
+        def forget_one(name: str) -> None:
+            client.forget(name)
+            if remote.json:
+                show.json_line({"forgotten": name})
+
+        return for_each(executors, forget_one)
 
 
 def _set_draining(names: tuple[str, ...], draining: bool, remote: Remote) -> int:

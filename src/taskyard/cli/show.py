@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taskyard.client.records import Artifact, Executor, Limits, LogChunk, Task, TaskSummary, Why
-from taskyard.task.model import StateName
+from taskyard.client.records import Artifact, Executor, Limits, LogChunk, Obstacle, Task, TaskSummary, Why
+from taskyard.task.model import SHORT_ID, StateName
 
 STYLES = {
     StateName.CREATED: "yellow",
@@ -214,17 +215,21 @@ def why(name: str, answer: Why) -> None:
         line("")
         table(
             ("EXECUTOR", "WHY NOT", "LACKS"),
-            ((one.name or one.id, one.explanation, ", ".join(one.lacking)) for one in answer.executors),
+            (
+                (name, one.explanation, ", ".join(one.lacking))
+                for name, one in zip(_told_apart(answer.executors), answer.executors, strict=True)
+            ),
         )
 
 
 def executors(found: Sequence[Executor]) -> None:
     """A list of executors, how they hold their tasks, and why some of them are cordoned."""
     table(
-        ("NAME", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "RUNNING"),
+        ("NAME", "ID", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "RUNNING"),
         (
             (
                 one.name or one.id,
+                one.id[:SHORT_ID],
                 _executor_state(one),
                 f"{one.used.get('slots', 0):g}/{one.capacity.get('slots', 0):g}",
                 f"{one.usage.cpu_percent:.0f}%" if one.connected else "",
@@ -237,18 +242,28 @@ def executors(found: Sequence[Executor]) -> None:
     )
     # Executors on machines of one kind are alike, and there may be many.
     alike: dict[tuple[str, str], list[str]] = {}
-    for one in found:
-        alike.setdefault((", ".join(one.confinement), _by_means(one.enforces)), []).append(one.name or one.id)
+    names = _told_apart(found)
+    for name, one in zip(names, found, strict=True):
+        alike.setdefault((", ".join(one.confinement), _by_means(one.enforces)), []).append(name)
     if set(alike) - {("", "")}:
         line("")
         table(
             ("EXECUTORS", "CONFINEMENT", "ENFORCES"),
-            ((_some(names), confinement, enforced) for (confinement, enforced), names in alike.items()),
+            ((_some(those), confinement, enforced) for (confinement, enforced), those in alike.items()),
         )
-    for one in found:
+    for name, one in zip(names, found, strict=True):
         if one.cordoned:
-            name = printable(one.name or one.id)
-            line(f"{name} is cordoned: {printable(one.cordoned)} ('taskyard undrain {name}' lifts that)")
+            key = printable(one.name if one.name == name else one.id[:SHORT_ID])
+            line(f"{printable(name)} is cordoned: {printable(one.cordoned)} ('taskyard undrain {key}' lifts that)")
+
+
+def _told_apart(found: Sequence[Executor | Obstacle]) -> list[str]:
+    """The name of each, with the beginning of its id where another has that name too."""
+    times = Counter(one.name for one in found)
+    return [
+        (one.name if times[one.name] == 1 else f"{one.name} ({one.id[:SHORT_ID]})") if one.name else one.id
+        for one in found
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

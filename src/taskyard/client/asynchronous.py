@@ -333,3 +333,7 @@ class AsyncClient:
         return decode(
             await self._http.request("POST", f"executors/{segment(executor)}/undrain", repeatable=True), Executor
         )
+
+    async def forget(self, executor: str) -> None:
+        """Forget an executor that is away and runs nothing."""
+        await self._http.request("DELETE", f"executors/{segment(executor)}")

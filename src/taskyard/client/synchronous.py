@@ -139,3 +139,4 @@ class Client:
     executors = _waited(AsyncClient.executors)
     drain = _waited(AsyncClient.drain)
     undrain = _waited(AsyncClient.undrain)
+    forget = _waited(AsyncClient.forget)

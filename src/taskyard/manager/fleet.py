@@ -12,7 +12,7 @@ from typing import assert_never
 
 from taskyard.manager.cordon import Cordon, Step
 from taskyard.protocol.messages import Usage
-from taskyard.task.model import SLOTS, Fence, Requirement
+from taskyard.task.model import SHORT_ID, SLOTS, Fence, Requirement
 
 #: Requirements of which is remembered who could meet them.
 MOST_REQUIREMENTS = 1000
@@ -127,12 +127,15 @@ class Fleet:
     def get(self, executor_id: str) -> Executor | None:
         return self._executors.get(executor_id)
 
-    def find(self, id_or_name: str) -> Executor | None:
-        """By id, else by name; of several of one name a connected one."""
-        if (found := self._executors.get(id_or_name)) is not None:
-            return found
-        named = [executor for executor in self if executor.name == id_or_name]
-        return max(named, key=lambda executor: (executor.connected, executor.last_heard), default=None)
+    def meant_by(self, key: str) -> list[Executor]:
+        """The one of that id, else all of that name, else all whose ids begin so, by :data:`SHORT_ID` letters or more."""
+        if (found := self._executors.get(key)) is not None:
+            return [found]
+        if named := [executor for executor in self if executor.name == key]:
+            return named
+        if len(key) < SHORT_ID:
+            return []
+        return [executor for executor in self if executor.executor_id.startswith(key)]
 
     def put(self, executor: Executor) -> None:
         self._executors[executor.executor_id] = executor
@@ -158,10 +161,16 @@ class Fleet:
             if not executor.connected and not executor.holds and executor.last_heard < heard_before
         ]
         for executor in gone:
-            del self._executors[executor.executor_id]
-            for able in self._able.values():
-                able.pop(executor.executor_id, None)
+            self.remove(executor)
         return gone
+
+    def remove(self, executor: Executor) -> None:
+        """Drop one that is away and holds nothing."""
+        assert not executor.connected
+        assert not executor.holds
+        del self._executors[executor.executor_id]
+        for able in self._able.values():
+            able.pop(executor.executor_id, None)
 
     @property
     def has_room(self) -> bool:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar, assert_never, cast
 
-from taskyard.errors import InvalidInput, NotFound, Unavailable
+from taskyard.errors import Conflict, InvalidInput, NotFound, TaskyardError, Unavailable
 from taskyard.manager.cordons import Cordons
 from taskyard.manager.dispatcher import Dispatcher
-from taskyard.manager.fleet import Fleet
+from taskyard.manager.fleet import Executor, Fleet
 from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.metrics import Metrics
 from taskyard.manager.scheduler import Queue
@@ -23,6 +23,8 @@ from taskyard.protocol.messages import (
     DrainExecutor,
     ExecutorView,
     FindUnreferenced,
+    ForgetExecutor,
+    Forgotten,
     GetFile,
     GetMetrics,
     GetTask,
@@ -55,6 +57,8 @@ A = TypeVar("A")
 
 #: Repositories whose addresses are remembered: those of the API Servers that came last.
 MOST_REPOSITORIES = 16
+#: Executors of one name whose ids an error lists.
+SHOWN = 10
 
 
 class Repositories:
@@ -155,6 +159,8 @@ class RequestHandler:
                 return self._views.executors()
             case DrainExecutor():
                 return await self._carry_through(self._drain(request))
+            case ForgetExecutor():
+                return await self._carry_through(self._forget(request))
             case FindUnreferenced():
                 return Unreferenced(sha256s=await self._store.unreferenced(request.sha256s))
             case GetMetrics():
@@ -212,9 +218,7 @@ class RequestHandler:
         return Deleted(task_id=task_id)
 
     async def _drain(self, request: DrainExecutor) -> ExecutorView:
-        executor = self._fleet.find(request.executor)
-        if executor is None:
-            raise NotFound(f"there is no executor {request.executor!r}: 'taskyard executors' lists them")
+        executor = self._one_executor(request.executor)
         await self._store.drain_executor(executor.executor_id, request.draining)
         executor.draining = request.draining
         if not request.draining:
@@ -223,6 +227,39 @@ class RequestHandler:
         self._links.send(executor.executor_id, Drain(draining=request.draining))
         self._dispatcher.dispatch()
         return view_of(executor)
+
+    async def _forget(self, request: ForgetExecutor) -> Forgotten:
+        executor = self._one_executor(request.executor)
+        if executor.connected:
+            raise Conflict(
+                f"executor {executor.name!r} is connected: only one that is away can be forgotten, so end it first"
+            )
+        if executor.holds:
+            raise Conflict(
+                f"executor {executor.name!r} is away, but may come back with what it runs: "
+                "it can be forgotten when its lease is over and that has been given up"
+            )
+        # Forgotten here and queued there in one go: an executor that comes back meanwhile is saved after that.
+        self._fleet.remove(executor)
+        try:
+            await self._store.forget_executors([executor.executor_id])
+        except TaskyardError:
+            if self._fleet.get(executor.executor_id) is None:
+                self._fleet.put(executor)
+            raise
+        return Forgotten(executor_id=executor.executor_id)
+
+    def _one_executor(self, key: str) -> Executor:
+        meant = self._fleet.meant_by(key)
+        if not meant:
+            raise NotFound(f"there is no executor {key!r}: 'taskyard executors' lists them")
+        if len(meant) > 1:
+            ids = ", ".join(f"{one.executor_id} ({'connected' if one.connected else 'away'})" for one in meant[:SHOWN])
+            more = f" and {len(meant) - SHOWN} more" if len(meant) > SHOWN else ""
+            raise Conflict(
+                f"{len(meant)} executors are called {key!r}: give the id of the one that is meant: {ids}{more}"
+            )
+        return meant[0]
 
     @staticmethod
     def _present(result: Task | Removed) -> Task:

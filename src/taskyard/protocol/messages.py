@@ -447,10 +447,20 @@ class ListExecutors(Request[Executors], tag="list_executors"):
 
 
 class DrainExecutor(Request[ExecutorView], tag="drain_executor"):
-    """By id or name."""
+    """By id, by its first eight letters or more, or by name. Fails with ``Conflict`` where several are meant by it."""
 
     executor: str
     draining: bool = True
+
+
+class Forgotten(Message):
+    executor_id: str
+
+
+class ForgetExecutor(Request[Forgotten], tag="forget_executor"):
+    """As ``DrainExecutor`` names it. Fails with ``Conflict`` too where it is connected, or attempts are counted as its own."""
+
+    executor: str
 
 
 class Unreferenced(Message):
@@ -498,6 +508,7 @@ AnyRequest = (
     | WhyTask
     | ListExecutors
     | DrainExecutor
+    | ForgetExecutor
     | FindUnreferenced
     | GetMetrics
     | Ping

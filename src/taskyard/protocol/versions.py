@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from taskyard.errors import InvalidInput
-from taskyard.protocol.messages import NEWEST_VERSION, Call, Submit, UpdateTask
+from taskyard.protocol.messages import NEWEST_VERSION, Call, ForgetExecutor, Submit, UpdateTask
 from taskyard.task.model import Limits, Reason, Spec, SpecChange, StopCause
 
 T = TypeVar("T")
@@ -64,6 +64,8 @@ def _check(call: Call, version: int) -> None:
             specs = tuple(item.spec for item in items)
         case UpdateTask(change=change):
             specs = (change,)
+        case ForgetExecutor():
+            raise InvalidInput("the manager is older than this API Server and cannot forget executors: upgrade it")
         case _:
             return
     new = [field for brought, fields in _NEW_FIELDS.items() if brought > version for field in fields.items()]

@@ -13,6 +13,8 @@ import msgspec
 
 DEFAULT_NAMESPACE = "default"
 SLOTS = "slots"
+#: So many letters of an executor's id are shown in a listing, and are enough to name it.
+SHORT_ID = 8
 
 
 class ReturnType(enum.StrEnum):

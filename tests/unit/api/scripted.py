@@ -19,6 +19,8 @@ from taskyard.protocol.messages import (
     ExecutorView,
     FileContent,
     FindUnreferenced,
+    ForgetExecutor,
+    Forgotten,
     GetFile,
     GetMetrics,
     GetTask,
@@ -241,6 +243,9 @@ class ScriptedManager:
                         self.executors[index] = msgspec.structs.replace(one, draining=request.draining)
                         return self.executors[index]
                 raise NotFound(f"there is no executor {request.executor!r}")
+            case ForgetExecutor():
+                self.executors = [one for one in self.executors if request.executor not in (one.executor_id, one.name)]
+                return Forgotten(executor_id="")
             case FindUnreferenced():
                 used = {file.sha256 for record in self.records.values() for file in record.spec.files}
                 return Unreferenced(sha256s=tuple(one for one in request.sha256s if one not in used))

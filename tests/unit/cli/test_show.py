@@ -101,11 +101,11 @@ def test_executors(capsys: pytest.CaptureFixture[str]) -> None:
         ]
     )
     assert lines(capsys) == [
-        "NAME STATE SLOTS CPU MEMORY LABELS RUNNING",
-        "a connected 1/2 0%",
-        "b draining 0/0 0%",
-        "3 away 0/0",
-        "d cordoned 0/0 0%",
+        "NAME ID STATE SLOTS CPU MEMORY LABELS RUNNING",
+        "a 1 connected 1/2 0%",
+        "b 2 draining 0/0 0%",
+        "3 3 away 0/0",
+        "d 4 cordoned 0/0 0%",
         "",
         "EXECUTORS CONFINEMENT ENFORCES",
         "a, b, 3",
@@ -118,7 +118,7 @@ def test_executors_that_are_alike_are_told_together(capsys: pytest.CaptureFixtur
     show.executors([Executor(id=str(n), name=f"e{n}", connected=True, enforces={"cpus": "cgroup"}) for n in range(7)])
     assert lines(capsys)[-2:] == ["EXECUTORS CONFINEMENT ENFORCES", "e0, e1, e2, e3, e4 and 2 more cpus (cgroup)"]
     show.executors([Executor(id="1", name="a", connected=True)])
-    assert lines(capsys) == ["NAME STATE SLOTS CPU MEMORY LABELS RUNNING", "a connected 0/0 0%"]
+    assert lines(capsys) == ["NAME ID STATE SLOTS CPU MEMORY LABELS RUNNING", "a 1 connected 0/0 0%"]
 
 
 def test_what_a_task_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,3 +170,17 @@ def test_durations(seconds: float, words: str) -> None:
 )
 def test_sizes(count: int, words: str) -> None:
     assert show.size(count) == words
+
+
+def test_executors_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    ids = ("11111111-2222", "33333333-4444")
+    show.executors([Executor(id=one, name="a", connected=True, cordoned="no python", software="1") for one in ids])
+    assert [line for line in lines(capsys) if line.startswith("a ")] == [
+        "a 11111111 cordoned 0/0 0%",
+        "a 33333333 cordoned 0/0 0%",
+        "a (11111111) is cordoned: no python ('taskyard undrain 11111111' lifts that)",
+        "a (33333333) is cordoned: no python ('taskyard undrain 33333333' lifts that)",
+    ]
+    obstacles = tuple(Obstacle(id=one, name="a", explanation="is away") for one in ids)
+    show.why("hello", Why(summary="no room", state=StateName.CREATED, executors=obstacles))
+    assert lines(capsys)[-2:] == ["a (11111111) is away", "a (33333333) is away"]

@@ -60,6 +60,7 @@ def test_status_and_why(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixtur
         (["stop"], "POST /tasks/{}/stop", task()),
         (["start"], "POST /tasks/{}/start", task()),
         (["rm"], "DELETE /tasks/{}", httpx2.Response(204)),
+        (["forget"], "DELETE /executors/{}", httpx2.Response(204)),
         (["drain"], "POST /executors/{}/drain", httpx2.Response(200, json={"id": "1", "name": "b", "connected": True})),
         (
             ["undrain"],
@@ -79,7 +80,7 @@ def test_an_error_of_one_does_not_keep_the_others_from_it(
     assert msgspec.json.decode(out)
 
 
-@pytest.mark.parametrize("command", ["stop", "start", "rm", "drain", "undrain"])
+@pytest.mark.parametrize("command", ["stop", "start", "rm", "drain", "undrain", "forget"])
 def test_without_json_nothing_is_said_of_what_is_done(
     cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -88,6 +89,8 @@ def test_without_json_nothing_is_said_of_what_is_done(
             api.on(what, task())
     if command == "rm":
         api.on("DELETE /tasks/b", httpx2.Response(204))
+    if command == "forget":
+        api.on("DELETE /executors/b", httpx2.Response(204))
     if command in ("drain", "undrain"):
         api.on(f"POST /executors/b/{command}", httpx2.Response(200, json={"id": "1", "name": "b", "connected": True}))
     assert cli(command, "b") == Exit.OK

@@ -215,6 +215,8 @@ async def test_why_executors_and_drain(client: AsyncClient, api: ScriptedApi) ->
     assert (await client.executors())[0].capacity == {"slots": 2}
     assert (await client.drain("one")).draining
     assert not (await client.undrain("one")).draining
+    api.on("DELETE /executors/one", httpx2.Response(204))
+    await client.forget("one")
 
 
 async def test_get_stop_and_delete(client: AsyncClient, api: ScriptedApi) -> None:

@@ -192,18 +192,19 @@ def test_an_executor_that_comes_back_smaller_is_full() -> None:
     assert fleet.free_slots == 1
 
 
-def test_an_executor_is_found_by_id_then_by_name() -> None:
-    old, new = executor("e1", connected=False), executor("e2", connected=False)
-    old.name = new.name = "twin"
-    old.last_heard, new.last_heard = 5.0, 6.0
-    named_like_an_id = executor("e3")
-    named_like_an_id.name = "e1"
-    fleet = fleet_of(old, new, named_like_an_id)
-    assert fleet.find("e1") is old
-    assert fleet.find("twin") is new, "the one that was heard last"
-    old.connected = True
-    assert fleet.find("twin") is old, "a connected one first"
-    assert fleet.find("none") is None
+def test_an_executor_is_meant_by_its_id_then_its_name_then_the_beginning_of_its_id() -> None:
+    first, second, other = executor("11111111-1"), executor("11111111-2", connected=False), executor("22222222-1")
+    first.name = second.name = "twin"
+    named_like_an_id, named_like_a_beginning = executor("e3"), executor("e4")
+    named_like_an_id.name, named_like_a_beginning.name = "11111111-1", "22222222-"
+    fleet = fleet_of(first, second, other, named_like_an_id, named_like_a_beginning)
+    assert fleet.meant_by("11111111-1") == [first]
+    assert fleet.meant_by("twin") == [first, second]
+    assert fleet.meant_by("11111111") == [first, second]
+    assert fleet.meant_by("22222222") == [other]
+    assert fleet.meant_by("22222222-") == [named_like_a_beginning]
+    assert fleet.meant_by("2222222") == []
+    assert fleet.meant_by("none") == []
 
 
 def test_who_is_long_gone_is_forgotten() -> None:

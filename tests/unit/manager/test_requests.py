@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.errors import InvalidInput, NotFound, Unavailable, WrongState
+from taskyard.errors import Conflict, InvalidInput, NotFound, StorageFull, Unavailable, WrongState
 from taskyard.manager.requests import MOST_REPOSITORIES, Repositories
 from taskyard.protocol.messages import (
     DeleteTask,
     Drain,
     DrainExecutor,
     FindUnreferenced,
+    ForgetExecutor,
+    ListExecutors,
     ListNames,
     Ping,
     RepositoryAddress,
@@ -115,6 +117,7 @@ async def test_stop_start_and_stop_again_in_one_commit(yard: Yard) -> None:
         DeleteTask(task="none"),
         UpdateTask(task="none", change=SpecChange()),
         DrainExecutor(executor="none"),
+        ForgetExecutor(executor="none"),
     ],
     ids=repr,
 )
@@ -173,6 +176,55 @@ async def test_an_executor_is_drained_by_name_and_that_is_kept(yard: Yard) -> No
     await yard.settled()
     assert len(peer.runs()) == 1
     assert not (await yard.store.executors())[0].draining
+
+
+async def test_of_several_executors_of_one_name_none_is_meant(yard: Yard) -> None:
+    await yard.connect("e1", name="twin")
+    (await yard.connect("e2", name="twin")).leaves()
+    for request in (DrainExecutor(executor="twin"), ForgetExecutor(executor="twin")):
+        with pytest.raises(Conflict, match=r"2 executors are called 'twin'.*e1 \(connected\), e2 \(away\)$"):
+            await yard.handler.answer(request)
+    assert (await yard.handler.call(DrainExecutor(executor="e2"))).executor_id == "e2"
+    for number in range(20):
+        (await yard.connect(f"x{number:02}", name="many")).leaves()
+    with pytest.raises(Conflict, match=r"x09 \(away\) and 10 more$"):
+        await yard.handler.call(ForgetExecutor(executor="many"))
+
+
+async def test_an_executor_that_is_away_and_holds_nothing_can_be_forgotten(yard: Yard) -> None:
+    peer = await yard.connect()
+    with pytest.raises(Conflict, match="is connected"):
+        await yard.handler.call(ForgetExecutor(executor="e1"))
+    await yard.running(peer)
+    peer.leaves()
+    with pytest.raises(Conflict, match="may come back with what it runs"):
+        await yard.handler.call(ForgetExecutor(executor="e1"))
+    yard.parts.nodes._give_up(peer.executor)
+    await yard.settled()
+    assert (await yard.handler.call(ForgetExecutor(executor="name of e1"))).executor_id == "e1"
+    assert (await yard.handler.call(ListExecutors())).executors == ()
+    assert await yard.store.executors() == ()
+    assert (await yard.connect()).executor.connected, "it may come back"
+
+
+async def test_one_that_comes_back_while_it_is_forgotten_is_known(yard: Yard) -> None:
+    (await yard.connect()).leaves()
+    with yard.commits_held():
+        call = yard.start(yard.handler.call(ForgetExecutor(executor="e1")))
+        await asyncio.sleep(0.01)
+        await yard.admit()
+    await call
+    await yard.settled()
+    assert [row.executor_id for row in await yard.store.executors()] == ["e1"]
+    assert [executor.executor_id for executor in yard.fleet] == ["e1"]
+
+
+async def test_one_that_cannot_be_forgotten_is_listed_still(yard: Yard) -> None:
+    (await yard.connect()).leaves()
+    yard.fails("forget_executors", StorageFull("the disk is full"))
+    with pytest.raises(StorageFull):
+        await yard.handler.call(ForgetExecutor(executor="e1"))
+    assert [one.executor_id for one in (await yard.handler.call(ListExecutors())).executors] == ["e1"]
 
 
 async def test_files_that_nothing_needs(yard: Yard) -> None:

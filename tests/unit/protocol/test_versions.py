@@ -23,6 +23,7 @@ from taskyard.protocol.messages import (
     Call,
     ExecutorMessage,
     Finished,
+    ForgetExecutor,
     ManagerApiMessage,
     ManagerMessage,
     Submission,
@@ -215,6 +216,13 @@ def test_what_an_old_manager_would_leave_out_is_not_asked_of_it(asked: dict[str,
         with pytest.raises(InvalidInput, match=f"does not know {next(iter(asked))}: upgrade it"):
             readable(Call(number=1, request=request), 1)
         assert readable(Call(number=1, request=request), 2).request is request
+
+
+def test_an_old_manager_is_not_asked_to_forget_an_executor() -> None:
+    call = Call(number=1, request=ForgetExecutor(executor="e"))
+    with pytest.raises(InvalidInput, match="cannot forget executors: upgrade it"):
+        readable(call, 1)
+    assert readable(call, 2) is call
 
 
 def test_what_an_old_manager_knows_is_asked_of_it() -> None:

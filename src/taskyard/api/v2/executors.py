@@ -13,11 +13,18 @@ from taskyard.api.problems import responses
 from taskyard.api.rendering import executor_view
 from taskyard.api.v2 import answers
 from taskyard.api.views import Executors, ExecutorView, VersionView
-from taskyard.protocol.messages import DrainExecutor, ListExecutors
+from taskyard.protocol.messages import DrainExecutor, ForgetExecutor, ListExecutors
 
 router = APIRouter(prefix="/api/v2", tags=["executors"])
 
-ExecutorKey = Annotated[str, Path(description="id or name of an executor", min_length=1, max_length=100)]
+ExecutorKey = Annotated[
+    str,
+    Path(
+        description="id of an executor, its first eight letters or more, or its name",
+        min_length=1,
+        max_length=100,
+    ),
+]
 
 
 @router.get("/executors", response_model=Executors, responses=responses())
@@ -27,18 +34,25 @@ async def list_executors(parts: TheParts) -> Response:
     return answers.json(Executors(executors=tuple(map(executor_view, listed.executors))))
 
 
-@router.post("/executors/{executor}/drain", response_model=ExecutorView, responses=responses(404, 422))
+@router.post("/executors/{executor}/drain", response_model=ExecutorView, responses=responses(404, 409, 422))
 async def drain_executor(executor: ExecutorKey, parts: TheParts) -> Response:
     """Give an executor no more tasks; what has not ended after its `drain_grace` is put back, uncharged."""
     drained = await parts.connector.call(DrainExecutor(executor=executor))
     return answers.json(executor_view(drained))
 
 
-@router.post("/executors/{executor}/undrain", response_model=ExecutorView, responses=responses(404, 422))
+@router.post("/executors/{executor}/undrain", response_model=ExecutorView, responses=responses(404, 409, 422))
 async def undrain_executor(executor: ExecutorKey, parts: TheParts) -> Response:
     """Give an executor tasks again."""
     undrained = await parts.connector.call(DrainExecutor(executor=executor, draining=False))
     return answers.json(executor_view(undrained))
+
+
+@router.delete("/executors/{executor}", status_code=204, responses=responses(404, 409, 422))
+async def forget_executor(executor: ExecutorKey, parts: TheParts) -> Response:
+    """Forget an executor that is away and runs nothing. It is let in as a new one if it comes back."""
+    await parts.connector.call(ForgetExecutor(executor=executor))
+    return Response(status_code=204)
 
 
 @router.get("/version", response_model=VersionView, responses=responses())

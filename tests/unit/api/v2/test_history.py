@@ -141,6 +141,8 @@ async def test_executors(http: httpx2.AsyncClient, manager: ScriptedManager) -> 
     assert (await http.post("/api/v2/executors/first/drain")).json()["draining"] is True
     assert (await http.post("/api/v2/executors/e1/undrain")).json()["draining"] is False
     assert (await http.post("/api/v2/executors/e2/drain")).status_code == 404
+    assert (await http.delete("/api/v2/executors/first")).status_code == 204
+    assert (await http.get("/api/v2/executors")).json() == {"executors": []}
 
 
 async def test_version(http: httpx2.AsyncClient) -> None:
