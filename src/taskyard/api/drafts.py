@@ -165,5 +165,5 @@ def _limits(given: LimitsInput) -> Limits:
 def _thousandths(name: str, value: float | str) -> int:
     whole = thousandths(amount(value))
     if not 1 <= whole <= thousandths(LARGEST_AMOUNT):
-        raise InvalidInput(f"the amount of {name!r} is not between a thousandth and {LARGEST_AMOUNT:g}")
+        raise InvalidInput(f"the amount of {name!r} is not between a thousandth and {LARGEST_AMOUNT:.0f}")
     return whole

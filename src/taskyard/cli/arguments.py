@@ -26,6 +26,19 @@ def global_options_last(
     return words[at:end] + words[:at] + words[end:]
 
 
+def unknown_option(words: Sequence[str], names: Collection[str]) -> str | None:
+    """The first word before ``END_OF_OPTIONS`` that looks like an option and is none; None where there is no such word.
+    ``-tjson`` is the option ``-t`` with its value."""
+    for word in words:
+        if word == END_OF_OPTIONS:
+            return None
+        name = word.partition("=")[0]
+        short = word[:2] if not word.startswith("--") else name
+        if word.startswith("-") and word != "-" and name not in names and short not in names:
+            return name
+    return None
+
+
 def script_last(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[str]:
     """``-x 1 script.py --flag`` as ``-x 1 -- script.py --flag``: what follows the first word that is neither an option nor
     the value of one belongs to the script, untouched."""

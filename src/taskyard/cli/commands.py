@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from taskyard import __version__
-from taskyard.cli.arguments import global_options_last, script_last
+from taskyard.cli.arguments import global_options_last, script_last, unknown_option
 from taskyard.cli.exits import Exit, of_error
 from taskyard.cli.interrupts import raised_here
+from taskyard.cli.mistakes import no_such_option, sentence
 from taskyard.cli.say import say
-from taskyard.errors import TaskyardError
+from taskyard.errors import InvalidInput, TaskyardError
 
 TASKS = Group("Tasks", sort_key=1)
 EXECUTORS = Group("Executors", sort_key=2)
@@ -95,13 +96,17 @@ def build() -> App:
 
 
 def arranged(app: App, words: Sequence[str]) -> list[str]:
-    """The words in the order in which they are parsed."""
+    """The words in the order in which they are parsed. ``InvalidInput`` where what stands before a script is no option."""
     words = global_options_last(words, GLOBAL_VALUED, GLOBAL_FLAGS, GROUPS)
     if not words or words[0] not in WITH_SCRIPT:
         return words
     arguments = app[words[0]].assemble_argument_collection(default_parameter=DEFAULT_PARAMETER)
     valued = {name for argument in arguments for name in argument.names if argument.token_count()[0]}
-    return [words[0], *script_last(words[1:], valued.__contains__)]
+    ordered = script_last(words[1:], valued.__contains__)
+    options = {name for argument in arguments for name in argument.names} | {*app.help_flags, *app.version_flags}
+    if unknown := unknown_option(ordered, options):
+        raise InvalidInput(no_such_option(unknown, words[0]))
+    return [words[0], *ordered]
 
 
 def run(words: Sequence[str]) -> int:
@@ -115,7 +120,7 @@ def run(words: Sequence[str]) -> int:
             code = app(arranged(app, words), exit_on_error=False, print_error=False)
             sys.stdout.flush()
     except CycloptsError as error:
-        say(f"{error} (see 'taskyard --help')")
+        say(sentence(error))
         return Exit.USAGE
     except TaskyardError as error:
         say(error.message)

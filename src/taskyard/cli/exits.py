@@ -95,9 +95,16 @@ def epitaph(task: Task) -> str | None:
     told = [f"{name} failed{tries} ({task.reason or 'for an unknown reason'})" + (task.message and f": {task.message}")]
     if task.reason == "oom" and task.peak_memory:
         told.append(f"it had used {task.peak_memory / 2**20:.1f} MiB")
-    if task.reason in _ADVICE:
+    if task.reason == "timeout" and _waited(task):
+        told.append(f"after 'taskyard start {task.name}', 'taskyard why {task.name}' says what it waits for")
+    elif task.reason in _ADVICE:
         told.append(_ADVICE[task.reason])
     return "; ".join(told)
+
+
+def _waited(task: Task) -> bool:
+    """Its time was over in the queue: no executor ever had it, or it has no other timeout."""
+    return task.executor is None or (task.timeout is None and task.total_timeout is None)
 
 
 def _signal_name(number: int) -> str:

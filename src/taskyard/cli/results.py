@@ -76,7 +76,7 @@ def artifacts(
     *paths: str,
     to: Annotated[Path | None, Parameter(name=["--to", "-o"])] = None,
     remote: Remote = DEFAULT_REMOTE,
-) -> None:
+) -> int:
     """List the files that a task wrote into its output folder, or download them.
 
     Parameters
@@ -95,13 +95,17 @@ def artifacts(
             found = [one for one in client.artifacts(task) if not paths or one.path in paths]
             if remote.json:
                 show.json(found)
-            else:
+            elif found or not paths:
                 show.artifacts(found)
-            return
+            missing = set(paths) - {one.path for one in found}
+            for path in sorted(missing):
+                say(f"task {task!r} has no artifact {path!r}: 'taskyard artifacts {task}' lists them")
+            return Exit.NOT_FOUND if missing else Exit.OK
         to.mkdir(parents=True, exist_ok=True)
         written = [client.download(task, path, to) for path in paths] if paths else client.download_all(task, to)
     if remote.json:
         show.json([str(path) for path in written])
     else:
-        for path in written:
-            show.line(show.one_line(str(path)))
+        for file in written:
+            show.line(show.one_line(str(file)))
+    return Exit.OK

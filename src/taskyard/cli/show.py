@@ -199,9 +199,12 @@ def task(one: Task, at: datetime) -> None:
 def limits(found: Limits) -> str:
     """Those that are set."""
     told = {name: getattr(found, name) for name in found.__struct_fields__}
-    return ", ".join(
-        f"{name}={size(value) if name in _SIZES else f'{value:g}'}" for name, value in told.items() if value is not None
-    )
+    return ", ".join(f"{name}={amount(name, value)}" for name, value in told.items() if value is not None)
+
+
+def amount(name: str, value: float) -> str:
+    """How much of a quantity: a size in its unit, anything else as it is, in thousandths at the finest."""
+    return size(value) if name in _SIZES else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def why(name: str, answer: Why) -> None:
@@ -311,9 +314,9 @@ def json_line(value: Any) -> None:
 
 
 def mapping(values: dict[str, Any]) -> str:
-    """``a=1, b=2``."""
+    """``a=1, b=2``, amounts as :func:`amount` shows them."""
     return ", ".join(
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+        f"{name}={amount(name, value) if isinstance(value, float) else value}" for name, value in values.items()
     )
 
 

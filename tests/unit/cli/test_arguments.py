@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskyard.cli.arguments import global_options_last, script_last
+from taskyard.cli.arguments import global_options_last, script_last, unknown_option
 
 VALUED = {"--url", "--data-dir"}
 
@@ -43,3 +43,19 @@ def test_global_options_may_stand_before_the_command(words: str, arranged: str) 
 )
 def test_what_follows_the_script_is_the_scripts(words: str, arranged: str) -> None:
     assert script_last(words.split(), {"-e", "--env", "-m"}.__contains__) == arranged.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "unknown"),
+    [
+        ("--nosuch -- x", "--nosuch"),
+        ("--nosuch=1 -- x", "--nosuch"),
+        ("-e -- --nosuch", None),
+        ("-eA=1 --env=A=1 - -- x", None),
+        ("-x -- x", "-x"),
+        ("--environment -- x", "--environment"),
+        ("", None),
+    ],
+)
+def test_what_looks_like_an_option_and_is_none(words: str, unknown: str | None) -> None:
+    assert unknown_option(words.split(), {"-e", "--env"}) == unknown

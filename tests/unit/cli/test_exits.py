@@ -6,6 +6,7 @@ import pytest
 
 from taskyard import StateName, Task, errors
 from taskyard.cli.exits import MEANINGS, Exit, epitaph, of_error, of_task
+from taskyard.client.records import ExecutorName
 
 
 def ended(state: StateName, **more: Any) -> Task:
@@ -56,9 +57,19 @@ def test_every_error_has_an_exit_code(error: errors.TaskyardError, code: Exit) -
             "failed (limit): its directory is larger than 1 MiB; give it more with '--limit', or have it use less",
         ),
         (
-            ended(StateName.FAILED, reason="timeout", signal=15),
+            ended(StateName.FAILED, reason="timeout", signal=15, timeout=1.0, executor=ExecutorName(id="1")),
             124,
             "failed (timeout); give it more time, or have it do less",
+        ),
+        (
+            ended(StateName.FAILED, reason="timeout", message="too long"),
+            124,
+            "failed (timeout): too long; after 'taskyard start hello', 'taskyard why hello' says what it waits for",
+        ),
+        (
+            ended(StateName.FAILED, reason="timeout", queue_timeout=1.0, executor=ExecutorName(id="1")),
+            124,
+            "failed (timeout); after 'taskyard start hello', 'taskyard why hello' says what it waits for",
         ),
         (ended(StateName.FAILED, reason="lost"), 1, "failed (lost)"),
         (

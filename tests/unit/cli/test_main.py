@@ -51,6 +51,27 @@ def test_a_wrong_command_line_is_one_sentence(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("bogus",), "Unknown command"),
+        (("ls", "-n", "nan"), "-n: 'nan' is not a whole number (see 'taskyard ls --help')"),
+        (("run", "--timeout", "x", "y"), "--timeout: 'x' is not a number (see 'taskyard run --help')"),
+        (("ls", "--limt", "3"), "there is no option --limt: did you mean --limit? (see 'taskyard ls --help')"),
+        (("token", "rotate", "--bogus"), "there is no option --bogus (see 'taskyard token rotate --help')"),
+        (("status", "a", "b"), "too many words: b (see 'taskyard status --help')"),
+        (("status",), "requires an argument (see 'taskyard status --help')"),
+        (("run", "--nosuch", "x"), "there is no option --nosuch (see 'taskyard run --help'; the script's own options"),
+        (("submit", "-x=1", "x"), "there is no option -x (see 'taskyard submit --help'; "),
+    ],
+)
+def test_a_mistake_is_told_with_the_help_of_its_command(
+    cli: Cli, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str
+) -> None:
+    assert cli(*words) == Exit.USAGE
+    assert said in capsys.readouterr().err
+
+
 def test_an_error_of_the_api_is_one_sentence(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
     api.on("GET /tasks/hello", problem(404, "not_found", "there is no task 'hello': 'taskyard ls' lists them"))
     assert cli("status", "hello") == Exit.NOT_FOUND

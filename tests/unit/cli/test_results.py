@@ -73,7 +73,7 @@ def test_artifacts_are_listed(cli: Cli, api: ScriptedApi, capsys: pytest.Capture
     assert "a     1 B" in capsys.readouterr().out
     assert cli("artifacts", "hello", "--json") == Exit.OK
     assert msgspec.json.decode(capsys.readouterr().out)[0]["path"] == "a"
-    assert cli("artifacts", "hello", "other", "--json") == Exit.OK
+    assert cli("artifacts", "hello", "other", "--json") == Exit.NOT_FOUND
     assert msgspec.json.decode(capsys.readouterr().out) == []
 
 

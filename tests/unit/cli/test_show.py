@@ -44,7 +44,7 @@ def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
         retries=3,
         started_at=NOW - timedelta(seconds=65),
         labels={"zone": "b"},
-        resources={"cpus": 0.5},
+        resources={"cpus": 0.5, "memory": float(512 << 20), "tokens": 123456789.0, "small": 0.001, "none": 0.0},
         queue_timeout=65,
         limits=Limits(memory=512 << 20, cpus=0.5, processes=64),
         peak_memory=3 << 20,
@@ -59,7 +59,7 @@ def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert "failures 1 of 3 that may be retried" in shown
     assert "time 1m05s" in shown
     assert "labels zone=b" in shown
-    assert "resources cpus=0.5" in shown
+    assert "resources cpus=0.5, memory=512.0 MiB, tokens=123456789, small=0.001, none=0" in shown
     assert "queue timeout 1m05s" in shown
     assert "limits memory=512.0 MiB, cpus=0.5, processes=64" in shown
     assert "peak memory 3.0 MiB" in shown
