@@ -213,7 +213,8 @@ class ObstacleView:
 
 @dataclass(frozen=True, kw_only=True)
 class WhyView:
-    """Why a task does not run: ``position`` is its place among the ``waiting`` tasks, null where it does not wait."""
+    """Why a task does not run: ``position`` is its place among the ``waiting`` tasks, null where it does not wait
+    or waits for its backoff."""
 
     summary: str
     state: StateName

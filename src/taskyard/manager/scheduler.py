@@ -8,6 +8,7 @@ task that nothing can run never blocks those behind it, and a round looks at no 
 
 from __future__ import annotations
 
+import enum
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -118,12 +119,17 @@ class Queue:
             self._outdated -= 1
         return self._deferred[0][0] if self._deferred else None
 
-    def position(self, task_id: str) -> int | None:
-        """The place in the queue, from 1; None where it does not wait."""
+    def position(self, task_id: str, now: float) -> int | None:
+        """The place in line, from 1; None where it does not wait, or waits for its backoff: so do not count those that do."""
         own = self._waiting.get(task_id)
-        if own is None:
+        if own is None or own.not_before > now:
             return None
-        return 1 + sum(other.rank < own.rank for other in self._waiting.values())
+        return 1 + sum(other.rank < own.rank and other.not_before <= now for other in self._waiting.values())
+
+    def not_before(self, task_id: str, now: float) -> float | None:
+        """When its backoff is over; None where it does not wait for that."""
+        own = self._waiting.get(task_id)
+        return own.not_before if own is not None and own.not_before > now else None
 
     def place(self, fleet: Fleet, now: float) -> list[Placed]:
         """Take from the queue what can run now, and reserve its room."""
@@ -223,11 +229,58 @@ def explain(fleet: Fleet, requirement: Requirement, *, on_last_chance: bool = Fa
     return tuple(obstacle for obstacle in obstacles if obstacle is not None)
 
 
+def hindrance(fleet: Fleet, requirement: Requirement) -> str:
+    """What keeps all executors from running a task of that requirement, in a sentence, where each has an obstacle."""
+    connected = [executor for executor in fleet if executor.connected]
+    if not fleet:
+        return "no executor is connected: start one with 'taskyard executor -a HOST -p PORT'"
+    if not connected:
+        known = (
+            "none of the {} executors that are known is" if len(fleet) > 1 else "the one executor that is known is not"
+        )
+        return f"{known.format(len(fleet))} connected: start one, or see why it cannot reach the manager"
+    enforced = {name for executor in connected for name in executor.enforces}
+    if unenforced := [name for name in requirement.limits if name not in enforced]:
+        return f"no executor that is connected can enforce the limit {' or '.join(unenforced)} that it asks for"
+    able = [executor for executor in connected if not executor.lacks(requirement)]
+    if not able:
+        return "no executor that is connected has what it asks for: see what each lacks"
+    standings = {_standing(executor) for executor in able}
+    *others, last = [one for one in Standing if one in standings]
+    words = f"{', '.join(others)} or {last}" if others else last
+    return f"every executor that could run it is {words}: it runs when {_CHANCES[min(standings, key=list(Standing).index)]}"
+
+
+class Standing(enum.StrEnum):
+    """Why an executor that could run a task does not. What passes by itself comes first."""
+
+    BUSY = "busy"
+    DRAINING = "draining"
+    CORDONED = "cordoned"
+    LEAVING = "shutting down"
+
+
+_CHANCES = {
+    Standing.BUSY: "one has room",
+    Standing.DRAINING: "'taskyard undrain' lets one take tasks again, or another connects",
+    Standing.CORDONED: "one starts attempts again, or another connects",
+    Standing.LEAVING: "another connects",
+}
+
+
+def _standing(executor: Executor) -> Standing:
+    if executor.draining:
+        return Standing.DRAINING
+    if executor.leaving:
+        return Standing.LEAVING
+    return Standing.BUSY if executor.accepts_work else Standing.CORDONED
+
+
 def _obstacle(executor: Executor, requirement: Requirement, on_last_chance: bool) -> Obstacle | None:
-    lacking = executor.lacks(requirement)
-    if not executor.connected:
+    lacking: tuple[str, ...] = ()
+    if not executor.connected:  # what it will have and can enforce is only known when it is
         explanation = "is not connected: start it, or see why it cannot reach the manager"
-    elif lacking:
+    elif lacking := executor.lacks(requirement):
         explanation = _lack(executor, requirement)
     elif executor.draining:
         explanation = f"is draining: 'taskyard undrain {executor.name}' lets it take tasks again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from taskyard.errors import InvalidInput, NotFound
 from taskyard.manager.fleet import Executor, Fleet
 from taskyard.manager.live import LiveOutput
-from taskyard.manager.scheduler import Queue, explain
+from taskyard.manager.scheduler import Queue, explain, hindrance
 from taskyard.protocol.messages import (
     Attempts,
     Events,
@@ -154,16 +155,17 @@ class Views:
 
     async def why(self, request: WhyTask) -> Why:
         task = await self._store.task(await self._store.resolve(request.task))
-        state = task.state
-        if not isinstance(state, Created):
+        if not isinstance(task.state, Created):
             return Why(task=task, summary=self._why_not_waiting(task))
+        now = self._wall()
         obstacles = explain(self._fleet, task.requirement, on_last_chance=task.on_last_chance)
+        not_before = self._queue.not_before(task.id, now)
         return Why(
             task=task,
-            summary=self._why_waiting(task, state, all_blocked=len(obstacles) == len(self._fleet)),
-            position=self._queue.position(task.id),
+            summary=self._why_waiting(task, not_before, now, all_blocked=len(obstacles) == len(self._fleet)),
+            position=self._queue.position(task.id, now),
             waiting=len(self._queue),
-            not_before=state.not_before or None,
+            not_before=not_before,
             executors=obstacles,
         )
 
@@ -188,20 +190,12 @@ class Views:
             case _:
                 return f"it does not run because it is {task.state_name}: start it to run it again"
 
-    def _why_waiting(self, task: Task, state: Created, *, all_blocked: bool) -> str:
-        connected = [executor for executor in self._fleet if executor.connected]
-        if state.not_before > self._wall():
-            return f"it waits {state.not_before - self._wall():.0f} s more before its next attempt"
-        if not connected:
-            return "no executor is connected: start one with 'taskyard executor -a HOST -p PORT'"
-        enforced = {name for executor in connected for name in executor.enforces}
-        if unenforced := [name for name in task.requirement.limits if name not in enforced]:
-            return f"no executor that is connected can enforce the limit {' or '.join(unenforced)} that it asks for"
-        if all(executor.lacks(task.requirement) for executor in connected):
-            return "no executor that is connected has what it asks for: see what each lacks"
-        if all_blocked:
-            return "every executor that could run it is busy, draining or cordoned: it runs when one has room"
-        return "it is about to be sent to an executor"
+    def _why_waiting(self, task: Task, not_before: float | None, now: float, *, all_blocked: bool) -> str:
+        in_its_way = hindrance(self._fleet, task.requirement) if all_blocked else ""
+        if not_before is None:
+            return in_its_way or "it is about to be sent to an executor"
+        pause = f"it waits {math.ceil(not_before - now)} s more before its next attempt"
+        return f"{pause}, and {in_its_way}" if in_its_way else pause
 
     def _deadline(self, wait: float) -> float:
         return _monotonic() + max(0.0, min(wait, self._max_wait))

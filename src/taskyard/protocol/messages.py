@@ -399,7 +399,7 @@ class Obstacle(Message):
 
 
 class Why(Message):
-    """``position`` counts from 1 in the queue; None where the task does not wait."""
+    """``position`` counts from 1 in line; None where the task does not wait, or waits for its backoff, until ``not_before``."""
 
     task: Task
     summary: str

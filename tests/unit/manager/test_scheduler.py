@@ -163,7 +163,7 @@ def test_what_has_changed_waits_as_it_is_now() -> None:
 
 def test_position_counts_priority_and_age_whatever_is_required() -> None:
     queue = queue_of(task("old", 1), task("urgent", 2, priority=1, needs=BIG), task("young", 3))
-    assert [queue.position(name) for name in ("urgent", "old", "young", "none")] == [1, 2, 3, None]
+    assert [queue.position(name, 0.0) for name in ("urgent", "old", "young", "none")] == [1, 2, 3, None]
 
 
 def entries(queue: Queue) -> int:

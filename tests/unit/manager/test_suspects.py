@@ -194,4 +194,4 @@ def test_the_last_chances_do_not_hold_up_those_behind_them() -> None:
     for order, (name, losses) in enumerate((("a", 3), ("b", 3), ("c", 0), ("d", 1)), start=1):
         queue.put(Task(id=name, name=name, state=Created(), losses=losses, order=order, version=1), 0.0)
     assert [one.waiting.task_id for one in queue.place(fleet, 0.0)] == ["a", "c", "d"]
-    assert queue.position("b") == 1
+    assert queue.position("b", 0.0) == 1

@@ -17,6 +17,7 @@ from taskyard.manager import views
 from taskyard.protocol.messages import (
     DeleteTask,
     DrainExecutor,
+    Draining,
     GetFile,
     GetTask,
     ListAttempts,
@@ -433,17 +434,78 @@ async def test_why_where_all_are_busy_or_draining(yard: Yard) -> None:
     await yard.submit("other")
     await yard.submit()
     answer = await why(yard)
-    assert answer.summary == "every executor that could run it is busy, draining or cordoned: it runs when one has room"
+    assert answer.summary == "every executor that could run it is busy or draining: it runs when one has room"
     assert len(answer.executors) == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "summary"),
+    [
+        (
+            "drained",
+            (
+                "every executor that could run it is draining: it runs when 'taskyard undrain' lets one take tasks again, "
+                "or another connects"
+            ),
+        ),
+        ("leaving", "every executor that could run it is shutting down: it runs when another connects"),
+        (
+            "cordoned",
+            "every executor that could run it is cordoned: it runs when one starts attempts again, or another connects",
+        ),
+    ],
+)
+async def test_why_where_none_gets_tasks(yard: Yard, how: str, summary: str) -> None:
+    for name in ("e1", "e2"):
+        peer = await yard.connect(name)
+        match how:
+            case "drained":
+                await yard.handler.call(DrainExecutor(executor=name))
+            case "leaving":
+                await peer.says(Draining())
+            case _:
+                for number in range(3):
+                    yard.parts.cordons.failed(peer.executor, f"t{number}", "no python")
+    await yard.submit()
+    assert (await why(yard)).summary == summary
+
+
+async def test_why_after_a_restart_of_the_manager(tmp_path: Path) -> None:
+    """What those that are away can enforce is not known then."""
+    async with opened(tmp_path) as yard:
+        for name in ("e1", "e2"):
+            (await yard.connect(name, enforces={"memory": "cgroup"})).leaves()
+        await yard.submit(limits=Limits(memory=1 << 20))
+    async with opened(tmp_path) as yard:
+        answer = await why(yard)
+        assert answer.summary == (
+            "none of the 2 executors that are known is connected: start one, or see why it cannot reach the manager"
+        )
+        assert {one.explanation for one in answer.executors} == {
+            "is not connected: start it, or see why it cannot reach the manager"
+        }
+        assert [one.lacking for one in answer.executors] == [(), ()]
 
 
 async def test_why_where_it_waits_for_its_backoff(yard: Yard) -> None:
     peer = await yard.connect()
     await peer.says(finished(await yard.running(peer, retries=1), exit_code=1, reason=Reason.EXIT))
+    await yard.submit("next", labels={"gpu": "yes"})
     answer = await why(yard)
     assert answer.summary == "it waits 1 s more before its next attempt"
     assert answer.not_before is not None
     assert answer.not_before > NOW
+    assert (answer.position, answer.waiting) == (None, 2), "it is not in line"
+    assert (await yard.handler.call(WhyTask(task="next"))).position == 1
+    peer.leaves()
+    assert (await why(yard)).summary == (
+        "it waits 1 s more before its next attempt, and the one executor that is known is not connected: "
+        "start one, or see why it cannot reach the manager"
+    )
+    yard.now += 1000
+    answer = await why(yard)
+    assert "before its next attempt" not in answer.summary
+    assert (answer.not_before, answer.position) == (None, 1)
 
 
 async def test_why_where_it_is_about_to_run(yard: Yard) -> None:
