@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from taskyard.client.asynchronous import AsyncClient
     from taskyard.client.records import (
         Artifact,
+        Attempt,
         CreatedTask,
         Executor,
         LogChunk,
@@ -46,6 +47,7 @@ _HOMES = {
     "taskyard.client.synchronous": ("Client",),
     "taskyard.client.records": (
         "Artifact",
+        "Attempt",
         "CreatedTask",
         "Executor",
         "LogChunk",
@@ -72,6 +74,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "Artifact",
     "AsyncClient",
+    "Attempt",
     "Client",
     "Conflict",
     "CreatedTask",

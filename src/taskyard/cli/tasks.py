@@ -56,21 +56,27 @@ def ls(
 
 
 def status(task: str, /, *, remote: Remote = DEFAULT_REMOTE) -> None:
-    """Show a task.
+    """Show a task and its attempts.
 
     Parameters
     ----------
     task
         Name or id.
     """
-    from taskyard.cli import show
+    import msgspec
+
+    from taskyard.cli import attempts, show
 
     with remote.client() as client:
         found = client.get(task)
+        runs = client.attempts(found.id)
     if remote.json:
-        show.json(found)
-    else:
-        show.task(found, show.now())
+        show.json(msgspec.to_builtins(found) | {"attempts": msgspec.to_builtins(runs)})
+        return
+    show.task(found, show.now())
+    if runs:
+        show.line("")
+        attempts.table(runs)
 
 
 def why(task: str, /, *, remote: Remote = DEFAULT_REMOTE) -> None:

@@ -20,7 +20,7 @@ from taskyard.client.credentials import Token, find_token
 from taskyard.client.downloads import download, place
 from taskyard.client.http import Http, Params, decode, encode, finite, segment
 from taskyard.client.logs import OnAway
-from taskyard.client.records import Artifact, CreatedTask, Executor, LogChunk, Result, Task, TaskSummary, Why
+from taskyard.client.records import Artifact, Attempt, CreatedTask, Executor, LogChunk, Result, Task, TaskSummary, Why
 from taskyard.client.uploads import BatchTask, Files, Multipart, Part, Progress, SpecOptions, TaskOptions
 from taskyard.errors import NotFound, TaskFailed, TaskStopped, WaitTimeout
 from taskyard.settings import ClientSettings
@@ -38,6 +38,10 @@ class _Page(msgspec.Struct, frozen=True):
 
 class _Created(msgspec.Struct, frozen=True):
     tasks: tuple[CreatedTask, ...]
+
+
+class _Attempts(msgspec.Struct, frozen=True):
+    attempts: tuple[Attempt, ...]
 
 
 class _Artifacts(msgspec.Struct, frozen=True):
@@ -243,6 +247,10 @@ class AsyncClient:
     async def why(self, task: str) -> Why:
         """Why the task does not run."""
         return decode(await self._http.request("GET", f"tasks/{segment(task)}/why"), Why)
+
+    async def attempts(self, task: str) -> tuple[Attempt, ...]:
+        """Every run of the task, the first one first."""
+        return decode(await self._http.request("GET", f"tasks/{segment(task)}/attempts"), _Attempts).attempts
 
     # --- what a task leaves -------------------------------------------------------------------------------------------
 

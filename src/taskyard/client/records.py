@@ -106,6 +106,29 @@ class Task(TaskSummary):
     last_lines: str = ""
 
 
+class Attempt(Answer):
+    """One run of a task on one executor; ``number`` counts from 1. ``reason`` is None where it finished, was stopped or has not
+    ended; ``message`` is a sentence about it. ``measured_by`` is as that of :class:`Task`; ``dropped`` counts the bytes of its
+    output that were lost."""
+
+    number: int
+    executor: ExecutorName
+    revision: int = 1
+    claimed_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str | None = None
+    stopped: bool = False
+    message: str = ""
+    peak_memory: int | None = None
+    cpu_time: float | None = None
+    measured_by: str = ""
+    last_lines: str = ""
+    dropped: int = 0
+
+
 class CreatedTask(Answer):
     """One task of a batch that was submitted."""
 

@@ -130,6 +130,7 @@ class Client:
     start = _waited(AsyncClient.start)
     delete = _waited(AsyncClient.delete)
     why = _waited(AsyncClient.why)
+    attempts = _waited(AsyncClient.attempts)
     logs = _iterated(AsyncClient.logs)
     output = _waited(AsyncClient.output)
     result = _waited(AsyncClient.result)

@@ -238,6 +238,7 @@ def test_the_completion_can_be_installed(
 
 def test_the_console_script(monkeypatch: pytest.MonkeyPatch, api: ScriptedApi, cli: Cli) -> None:
     api.on("GET /tasks/hello", task())
+    api.on("GET /tasks/0190-id/attempts", httpx2.Response(200, json={"attempts": []}))
     monkeypatch.setattr(sys, "argv", ["taskyard", "status", "hello"])
     interrupted = signal.getsignal(signal.SIGINT)
     try:

@@ -1,14 +1,25 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx2
 import msgspec
 import pytest
 
+from taskyard import Attempt
+from taskyard.cli import show
+from taskyard.cli.attempts import outcome
 from taskyard.cli.exits import Exit
 from tests.unit.cli.conftest import Cli
 from tests.unit.client.scripted import TASK, ScriptedApi, problem, task
+
+ATTEMPT: dict[str, Any] = {
+    "number": 1,
+    "executor": {"id": "e", "name": "one"},
+    "started_at": "2026-01-02T03:04:05Z",
+    "ended_at": "2026-01-02T03:04:05Z",
+}
 
 
 def page(*names: str, cursor: int | None = None) -> httpx2.Response:
@@ -45,6 +56,7 @@ def test_status_and_why(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixtur
     why = {"summary": "no room", "state": "created", "executors": []}
     for _ in range(2):
         api.on("GET /tasks/hello", task())
+        api.on("GET /tasks/0190-id/attempts", httpx2.Response(200, json={"attempts": []}))
         api.on("GET /tasks/hello/why", httpx2.Response(200, json=why))
     assert cli("status", "hello") == cli("why", "hello") == Exit.OK
     assert "hello: no room" in capsys.readouterr().out
@@ -52,6 +64,46 @@ def test_status_and_why(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixtur
     assert msgspec.json.decode(capsys.readouterr().out)["id"] == TASK["id"]
     assert cli("why", "hello", "--json") == Exit.OK
     assert msgspec.json.decode(capsys.readouterr().out)["summary"] == "no room"
+
+
+def test_status_shows_the_attempts(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [
+        ATTEMPT | {"reason": "oom", "signal": 9, "message": "it used more than 32 MiB", "peak_memory": 32 << 20},
+        ATTEMPT | {"number": 2, "cpu_time": 65.0, "measured_by": "cgroup"},
+        ATTEMPT | {"number": 3, "ended_at": None},
+    ]
+    for _ in range(2):
+        api.on("GET /tasks/hello", task())
+        api.on("GET /tasks/0190-id/attempts", httpx2.Response(200, json={"attempts": runs}))
+    assert cli("status", "hello") == Exit.OK
+    at = show.moment(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert shown[-4:] == [
+        "ATTEMPT EXECUTOR STARTED ENDED OUTCOME PEAK MEMORY CPU TIME MEASURED BY CAUSE",
+        f"1 one {at} {at} failed (oom, signal 9) 32.0 MiB it used more than 32 MiB",
+        f"2 one {at} {at} finished 1m05s cgroup",
+        f"3 one {at} running",
+    ]
+    assert cli("status", "hello", "--json") == Exit.OK
+    told = msgspec.json.decode(capsys.readouterr().out)
+    assert [one["number"] for one in told["attempts"]] == [1, 2, 3]
+    assert told["attempts"][0]["reason"] == "oom"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"reason": "exit", "exit_code": 3}, "failed (exit code 3)"),
+        ({"reason": "signal", "signal": 11}, "failed (signal 11)"),
+        ({"reason": "lost"}, "failed (lost)"),
+        ({"reason": "output", "exit_code": 0}, "failed (output)"),
+        ({"stopped": True, "signal": 15}, "stopped (signal 15)"),
+        ({"stopped": True}, "stopped"),
+        ({"ended_at": None, "started_at": None}, "scheduled"),
+    ],
+)
+def test_how_an_attempt_ended(more: dict[str, Any], told: str) -> None:
+    assert outcome(msgspec.convert(ATTEMPT | more, Attempt)) == told
 
 
 @pytest.mark.parametrize(
