@@ -18,6 +18,7 @@ from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from taskyard.explanations import faults
+from taskyard.offers import BUILT_IN, flaw_of_amounts, flaw_of_labels
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 API_PORT, MANAGER_API_PORT, MANAGER_EXECUTOR_PORT = 5001, 5555, 5556
@@ -232,7 +233,9 @@ class ExecutorSettings(Settings):
     cpus: float = Field(default_factory=lambda: float(os.cpu_count() or 1), gt=0, description="CPUs to offer")
     memory: int = Field(0, ge=0, description="bytes of memory to offer; 0: what the machine has")
     gpus: float = Field(0.0, ge=0, description="GPUs to offer")
-    resources: dict[str, float] = Field(default_factory=dict, description="further named quantities to offer")
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="further named quantities to offer, not `slots`, `cpus`, `memory` or `gpus`"
+    )
     labels: dict[str, str] = Field(default_factory=dict, description="labels that tasks can ask for")
     python: str = Field(default_factory=lambda: sys.executable, description="interpreter that runs the scripts")
     work_dir: Path | None = Field(
@@ -252,6 +255,23 @@ class ExecutorSettings(Settings):
     )
     reconnect_longest: float = Field(5.0, gt=0, description="longest pause between two tries to reach the manager")
     download_timeout: float = Field(60.0, gt=0, description="seconds without a byte after which a download is given up")
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_sound(cls, value: dict[str, str]) -> dict[str, str]:
+        if flaw := flaw_of_labels(value):
+            raise ValueError(flaw)
+        return value
+
+    @field_validator("cpus", "memory", "gpus", "resources")
+    @classmethod
+    def _amounts_are_sound(cls, value: Any, info: ValidationInfo) -> Any:
+        amounts = value if isinstance(value, dict) else {str(info.field_name): value}
+        if isinstance(value, dict) and (taken := [name for name in BUILT_IN if name in value]):
+            raise ValueError(f"{taken[0]} is no further quantity: it has a setting of its own, {taken[0]}")
+        if flaw := flaw_of_amounts(amounts):
+            raise ValueError(flaw)
+        return value
 
 
 class ClientSettings(Settings):

@@ -213,6 +213,13 @@ def test_a_token_does_not_show_itself() -> None:
         ),
         (ManagerSettings, {"heartbeat_interval": 31.0}, "heartbeat_interval < executor_deadline < lease must hold"),
         (ApiSettings, {"socket_address": "manager:http"}, "'manager:http' is not an address: give host or host:port"),
+        (ManagerSettings, {"retention": "inf"}, "retention: must be a finite number"),
+        (ExecutorSettings, {"labels": {"a": "x" * 100_000}}, "labels: the label 'a': its value has 100000 characters"),
+        (ExecutorSettings, {"resources": {"x": -1}}, "resources: the resource x: -1 cannot be offered"),
+        (ExecutorSettings, {"resources": {"x": float("nan")}}, "resources.x: must be a finite number"),
+        (ExecutorSettings, {"resources": {"slots": 3}}, "resources: slots is no further quantity"),
+        (ExecutorSettings, {"resources": {"x": 1e30}}, "resources: the resource x: 1e+30 cannot be offered"),
+        (ExecutorSettings, {"memory": 10**18}, "memory: the resource memory: 1e+18 cannot be offered"),
         (ExecutorSettings, {"slots": 0, "cpus": 0}, "slots: must be 1 or more; cpus: must be more than 0"),
     ],
 )

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-LARGEST_AMOUNT = 1e15
+from taskyard.offers import LARGEST_AMOUNT, SMALLEST_AMOUNT
+
 #: Bytes; no machine has more, and it fits into what the kernel and the store count with.
 LARGEST_SIZE = 1 << 60
 SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,3})?([KMGTP]i?)?B?$"
@@ -20,7 +21,7 @@ _MULTIPLES = (
     | {f"{letter}i": 2.0 ** (10 * power) for power, letter in enumerate("KMGTP", 1)}
 )
 
-Amount = Annotated[float, Field(ge=0.001, le=LARGEST_AMOUNT, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=SMALLEST_AMOUNT, le=LARGEST_AMOUNT, allow_inf_nan=False)]
 Size = Annotated[str, StringConstraints(max_length=20, pattern=SIZE_PATTERN)]
 
 

@@ -13,12 +13,13 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
-from taskyard.api.amounts import LARGEST_AMOUNT, amount
+from taskyard.api.amounts import amount
 from taskyard.api.command import check_command, script_position, split_command
 from taskyard.api.names import check_name, check_path, check_paths
 from taskyard.api.schemas import LimitsInput, SpecInput, TaskInput
 from taskyard.api.uploads.staging import Content, Staging
 from taskyard.errors import InvalidInput, TooLarge
+from taskyard.offers import LARGEST_AMOUNT
 from taskyard.task.model import FileRef, Limits, ReturnType, Spec, SpecChange, thousandths
 
 SCRIPT = "script.py"

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from taskyard.api.amounts import LARGEST_SIZE, Amount, Size, as_bytes, size_schema
 from taskyard.api.command import LONGEST_WORD, MOST_WORDS
 from taskyard.api.names import LONGEST_PATH, NAME_PATTERN
+from taskyard.offers import LONGEST_LABEL, MOST_LABELS
 
 _NO_NUL = r"^[^\x00]*$"
 #: Seconds in a year: no run lasts longer.
@@ -20,7 +21,6 @@ LARGEST_PRIORITY = 1_000_000
 MOST_VARIABLES = 1000
 #: Bytes of all variables together: they share Linux' room for a new process with the command.
 LARGEST_ENVIRONMENT = 1 << 20
-MOST_LABELS = 64
 #: Below that no interpreter starts.
 LEAST_MEMORY = 16 << 20
 LEAST_OPEN_FILES = 16
@@ -34,8 +34,8 @@ Path = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PATH, p
 Word = Annotated[str, StringConstraints(max_length=LONGEST_WORD, pattern=_NO_NUL)]
 CommandLine = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_WORD, pattern=_NO_NUL)]
 VariableName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Label = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9._/-]*$")]
-LabelName = Annotated[str, StringConstraints(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
+Label = Annotated[str, StringConstraints(max_length=LONGEST_LABEL, pattern=r"^[A-Za-z0-9._/-]*$")]
+LabelName = Annotated[str, StringConstraints(max_length=LONGEST_LABEL, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 Variables = Annotated[dict[VariableName, Word], Field(max_length=MOST_VARIABLES)]
 ReturnTypeName = Literal["none", "text", "json", "file"]
 Timeout = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT, allow_inf_nan=False)]

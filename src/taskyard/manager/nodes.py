@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from taskyard.errors import IdentityShared, TaskyardError, Unauthorized, Unavailable
+from taskyard.errors import IdentityShared, InvalidInput, TaskyardError, Unauthorized, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.manager.cordons import Cordons
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Executor, Fleet, culprits
+from taskyard.manager.introduction import flaw
 from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.reports import Reports
@@ -93,9 +94,9 @@ class Nodes:
         )
 
     async def admit(self, hello: Hello, link: Link[ManagerMessage]) -> tuple[Welcome, Handler[ExecutorReport]]:
-        """Let an executor in. ``Unauthorized``, ``Unavailable`` (too many executors, or its earlier start may live still),
-        ``IdentityShared``. Nothing is awaited once its place is free: what is kept, killed and given up is decided of one
-        moment."""
+        """Let an executor in. ``Unauthorized``, ``InvalidInput`` (it offers what cannot be), ``Unavailable`` (too many
+        executors, or its earlier start may live still), ``IdentityShared``. Nothing is awaited once its place is free: what is
+        kept, killed and given up is decided of one moment."""
         self._check(hello)
         await self._outlast_earlier_start(hello)
         if (older := self._links.get(hello.executor_id)) is not None:
@@ -155,6 +156,8 @@ class Nodes:
             raise Unauthorized(
                 "the executors' token is missing or wrong: give TASKYARD_EXECUTOR_TOKEN, or the manager's data directory"
             )
+        if said := flaw(hello):
+            raise InvalidInput(f"this executor cannot be let in: {said}")
         known = self._links.get(hello.executor_id) is not None
         if not known and len(self._links) >= self._settings.max_executors:
             raise Unavailable(f"{self._settings.max_executors} executors are connected: raise max_executors")

@@ -20,7 +20,7 @@ def test_capacity_of_the_settings(tmp_path: Path) -> None:
 
 
 def test_capacity_of_the_machine(tmp_path: Path) -> None:
-    settings = ExecutorSettings(data_dir=tmp_path, resources={"slots": 99})
+    settings = ExecutorSettings(data_dir=tmp_path)
     capacity = measure.capacity(settings)
     assert capacity["slots"] == 1000
     assert capacity["memory"] == psutil.virtual_memory().total * 1000
