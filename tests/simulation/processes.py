@@ -12,7 +12,7 @@ from taskyard.executor.artifacts import ArtifactUploader
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.execution import Tools
 from taskyard.executor.identity import Identity
-from taskyard.executor.workspace import remove_tree
+from taskyard.executor.removal import remove_tree
 from taskyard.link.clock import SteadyWall, now
 from taskyard.link.serve import serve
 from taskyard.manager.clearing import keep_clear

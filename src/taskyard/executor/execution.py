@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -53,11 +54,13 @@ class Killed(Exception):
 
 
 class Tools(msgspec.Struct, frozen=True):
-    """What every attempt of an executor uses."""
+    """What every attempt of an executor uses. ``removals`` are threads of their own for removing folders, which can
+    take long; None for those that everything uses."""
 
     runner: Runner
     downloader: Downloader
     uploader: ArtifactUploader
+    removals: ThreadPoolExecutor | None = None
 
 
 class Execution:
@@ -102,7 +105,7 @@ class Execution:
             self._log.exception("attempt_broke")
             self._report(Outcome(reason=Reason.START, message="the executor failed: its log says how"))
         try:
-            await asyncio.to_thread(self._workspace.remove)
+            await self._loop.run_in_executor(self._tools.removals, self._workspace.remove)
         except Exception:  # nor may it cost more than the room on the disk
             self._log.exception("workspace_not_removed")
 

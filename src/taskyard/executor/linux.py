@@ -12,6 +12,8 @@ IS_LINUX = sys.platform == "linux"
 
 # <linux/prctl.h>
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 36, 38
+# <sys/mount.h>
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _libc = ctypes.CDLL(None, use_errno=True) if IS_LINUX else None
@@ -41,6 +43,11 @@ def be_killed_first(score: int) -> None:
     """Have the kernel choose this process rather than others when the machine's memory is used up. Above 0 to 1000."""
     with contextlib.suppress(OSError):
         write("/proc/self/oom_score_adj", str(score))
+
+
+def unmount(path: str) -> bool:
+    """Take off what is mounted there, at once, even if it is in use. Whether that was possible."""
+    return _libc is not None and IS_LINUX and _libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0
 
 
 def open_pidfd(pid: int) -> int | None:

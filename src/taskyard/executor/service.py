@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,10 +25,11 @@ from taskyard.executor.fresh import open_runner
 from taskyard.executor.identity import Identity
 from taskyard.executor.leftovers import bury
 from taskyard.executor.performer import Performer, Session
+from taskyard.executor.removal import remove_tree
 from taskyard.executor.repository import Repositories
 from taskyard.executor.spool import Spool
 from taskyard.executor.tending import kill_all
-from taskyard.executor.workspace import OUTPUT_VARIABLE, remove_tree
+from taskyard.executor.workspace import OUTPUT_VARIABLE
 from taskyard.link.base import Link
 from taskyard.link.dial import keep_dialling
 from taskyard.protocol.codec import executor_codec
@@ -37,6 +39,8 @@ from taskyard.settings import MIB, ExecutorSettings
 #: Largest frame that the manager may send, in bytes: a ``Run`` with the files that travel inside it.
 MAX_FRAME = 64 * MIB
 
+#: Folders of ended attempts that are removed at the same time.
+REMOVALS_AT_ONCE = 2
 #: Seconds in which what escaped from attempts must have died when the executor ends.
 CLEAR_TIMEOUT = 10.0
 
@@ -52,15 +56,18 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
     with identity.take(settings.data_dir, settings.name) as me, decide(settings, python, me) as confinement:
         await _clear(confinement, earlier_folders(settings, me))
         repositories = Repositories(token, settings.download_timeout, settings.manager_host)
+        removals = ThreadPoolExecutor(REMOVALS_AT_ONCE, "removal")
         try:
             async with open_runner(os.path.abspath(python), confinement, settings.slots) as runner:
                 tools = Tools(
                     runner=runner,
                     downloader=Downloader(me.folder / "cache", settings.max_cache, repositories),
                     uploader=ArtifactUploader(repositories, settings.max_artifacts, settings.max_artifact_bytes),
+                    removals=removals,
                 )
                 await _serve(settings, token, me, confinement.attempts, tools, stop)
         finally:
+            removals.shutdown(wait=False, cancel_futures=True)
             try:
                 async with asyncio.timeout(CLEAR_TIMEOUT):
                     await _clear(confinement, [confinement.attempts])

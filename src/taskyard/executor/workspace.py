@@ -8,14 +8,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
-
+from taskyard.executor.removal import remove_tree
 from taskyard.protocol.messages import Run
 from taskyard.task.model import FileRef
 from taskyard.task.paths import is_inside
@@ -25,8 +22,6 @@ OUTPUT_VARIABLE = "TASKYARD_OUTPUT"
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
 #: What of it says who the executor's user is.
 PERSONAL = ("HOME", "USER", "LOGNAME")
-
-log = structlog.get_logger()
 
 
 class BadFile(Exception):
@@ -90,8 +85,7 @@ class Workspace:
 
     def remove(self) -> None:
         """Remove it all, even what the script has made unreadable for itself."""
-        if not remove_tree(self.root):
-            log.warning("workspace_not_removed", path=str(self.root))
+        remove_tree(self.root)
 
     def _place(self, file: FileRef) -> Path:
         if not is_inside(file.path):
@@ -107,14 +101,3 @@ class Workspace:
 
 def _bad(file: FileRef, error: OSError) -> BadFile:
     return BadFile(f"{file.path!r} cannot be written: {error.strerror}")
-
-
-def remove_tree(root: Path) -> bool:
-    """Remove a folder and all that is in it, however deep it is and whatever its modes are. Whether nothing is left."""
-    # A script can nest folders deeper than Python can recurse: then, and where modes forbid it, the system's tools do it.
-    with contextlib.suppress(RecursionError):
-        shutil.rmtree(root, ignore_errors=True)
-    if root.exists():
-        subprocess.run(["chmod", "-R", "u+rwX", "--", root], stderr=subprocess.DEVNULL, check=False)
-        subprocess.run(["rm", "-rf", "--", root], stderr=subprocess.DEVNULL, check=False)
-    return not root.exists()

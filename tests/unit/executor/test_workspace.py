@@ -1,12 +1,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import structlog
 
 from taskyard.executor.workspace import BadFile, Workspace
 from taskyard.task.model import FileRef
@@ -102,24 +99,3 @@ def test_remove(workspace: Workspace, tmp_path: Path) -> None:
     workspace.remove()
     workspace.remove()
     assert not (tmp_path / "attempt").exists()
-
-
-def test_what_the_script_made_unreadable_is_removed_too(workspace: Workspace, tmp_path: Path) -> None:
-    workspace.write(ref("a/b"), b"")
-    (workspace.work / "a").chmod(0)
-    workspace.remove()
-    assert not (tmp_path / "attempt").exists()
-
-
-def test_what_cannot_be_removed_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskyard.executor.workspace.remove_tree", lambda root: False)
-    with structlog.testing.capture_logs() as logs:
-        workspace.remove()
-    assert [entry["event"] for entry in logs] == ["workspace_not_removed"]
-
-
-def test_a_tree_deeper_than_python_can_recurse_is_removed(workspace: Workspace) -> None:
-    deep = "import os\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')\n"
-    subprocess.run([sys.executable, "-c", deep], cwd=workspace.work, check=True)
-    workspace.remove()
-    assert not workspace.work.parent.exists()
