@@ -33,7 +33,7 @@ class Measures(NamedTuple):
 class Cell:
     """The cell of that name. ``leader`` is the process that was started in it, and leads a session; 0 where nobody knows.
     ``adopter`` is the process that orphans come to; 0 where they may have come to any. ``user`` is the user id that no other
-    process has."""
+    process has, ``killer`` the one that :func:`kill_user` takes."""
 
     def __init__(self, places: Iterable[Place], name: str, leader: int, adopter: int, mark: str = "") -> None:
         self.places = tuple(places)
@@ -41,6 +41,7 @@ class Cell:
         self.leader = leader
         self.mark = mark
         self.user: int | None = None
+        self.killer = 0
         self._adopter = adopter
         modern = next((place for place in self.places if place.version == 2), None)
         #: The hierarchy whose word on who belongs to the cell is taken.
@@ -94,8 +95,8 @@ class Cell:
                 return
         for place in self.places:
             self._stem(place)
-        if self.user is not None:
-            kill_user(self.user)
+        if self.user is not None and self.killer:
+            kill_user(self.user, self.killer)
         if self._census is not None:
             for pid in self.members():
                 send(pid, signal.SIGKILL)

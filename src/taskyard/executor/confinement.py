@@ -25,12 +25,14 @@ log = structlog.get_logger()
 
 
 class Confinement(msgspec.Struct, frozen=True):
-    """``attempts`` is the folder below which each attempt gets its own. ``users`` has one for each slot, or none."""
+    """``attempts`` is the folder below which each attempt gets its own. ``users`` has one for each slot, or none;
+    by ``killer`` they are killed."""
 
     attempts: Path
     places: tuple[Place, ...] = ()
     users: tuple[User, ...] = ()
     why_no_users: str = ""
+    killer: User | None = None
 
     def cells(self) -> list[Cell]:
         """Those that are there: where none of ours runs, what an earlier start of this executor has left."""
@@ -82,7 +84,8 @@ def decide(settings: ExecutorSettings, python: str, me: Identity) -> Iterator[Co
             if settings.isolation == "always":
                 raise InvalidInput(f"isolation is set to always, but there is no user for each slot: {why}") from error
     base.mkdir(mode=0o711 if taken else 0o700, parents=True, exist_ok=True)
-    confinement = Confinement(base, places.find(me.executor_id), tuple(taken), why)
+    killer = taken[-1] if taken else None
+    confinement = Confinement(base, places.find(me.executor_id), tuple(taken[:-1]), why, killer)
     log.info("confinement", means=confinement.words, enforces=confinement.enforces)
     try:
         yield confinement
@@ -95,7 +98,8 @@ def decide(settings: ExecutorSettings, python: str, me: Identity) -> Iterator[Co
 
 
 def _isolate(settings: ExecutorSettings, python: str, me: Identity) -> tuple[list[User], Path]:
-    taken = users.take(settings.first_uid, settings.slots)
+    """One for each slot, and one more."""
+    taken = users.take(settings.first_uid, settings.slots + 1)
     try:
         if settings.work_dir is None:
             users.make_folder(users.WORK)

@@ -75,13 +75,17 @@ class Held:
 
 
 class Keeper:
-    """``spares`` starters are kept ready. ``users`` are the user ids that only our attempts have."""
+    """``spares`` starters are kept ready. ``users`` are the user ids that only our attempts have, by
+    ``killer`` they are killed."""
 
-    def __init__(self, lifeline: Lifeline, places: tuple[Place, ...], spares: int, users: list[int]) -> None:
+    def __init__(
+        self, lifeline: Lifeline, places: tuple[Place, ...], spares: int, users: list[int], killer: int
+    ) -> None:
         self._lifeline = lifeline
         self._places = places
         self._spares = spares
         self._users = users
+        self._killer = killer
         self._held: dict[int, Held] = {}
         self._by_leader: dict[int, Held] = {}
         self._made = 0
@@ -104,7 +108,7 @@ class Keeper:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for user in self._users:
-            processes.kill_user(user)
+            processes.kill_user(user, self._killer)
         self._selector.register(self._woken, selectors.EVENT_READ, self._on_child)
         self._selector.register(self._lifeline.socket, selectors.EVENT_READ, self._on_lifeline)
         gc.freeze()
@@ -162,7 +166,7 @@ class Keeper:
             case Take(number=number, user=user, mark=mark):
                 if (held := self._held.get(number)) is not None:
                     held.taken = True
-                    held.cell.user, held.cell.mark = user, mark
+                    held.cell.user, held.cell.killer, held.cell.mark = user, self._killer, mark
                     self._refill_soon()
             case Terminate(number=number, leader=leader):
                 if (held := self._held.get(number)) is not None and not held.killing:
@@ -360,8 +364,8 @@ class Keeper:
 
 
 def main(argument: str) -> NoReturn:
-    """Run as the keeper. ``argument`` is JSON: the lifeline's descriptor, places, number of spares, users, and descriptors
-    that are only to be held open."""
+    """Run as the keeper. ``argument`` is JSON: the lifeline's descriptor, places, number of spares, users, their killer,
+    and descriptors that are only to be held open."""
     given: dict[str, Any] = json.loads(argument)
     lifeline = Lifeline(socket.socket(fileno=given["lifeline"]))
     for descriptor in (given["lifeline"], *given["locks"]):
@@ -370,7 +374,7 @@ def main(argument: str) -> NoReturn:
         Place(version, folder, tuple(controllers), kills) for version, folder, controllers, kills in given["places"]
     )
     try:
-        Keeper(lifeline, places, given["spares"], given["users"]).run()
+        Keeper(lifeline, places, given["spares"], given["users"], given["killer"]).run()
     except BaseException:
         lifeline.send(Trouble(traceback.format_exc()))
         os._exit(1)

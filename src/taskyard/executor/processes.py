@@ -31,14 +31,17 @@ def send_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def kill_user(user: int) -> None:
-    """SIGKILL to every process of a user at once: not even a loop of forks outruns it. Only in a process of one thread."""
+def kill_user(user: int, killer: int) -> None:
+    """SIGKILL to every process of a user at once: not even a loop of forks outruns it. Only in a process of one thread.
+
+    What sends it has that user only as its effective id. Whom it kills cannot stop it before it does: nobody else has the id
+    ``killer``."""
     pid = os.fork()
     if not pid:
         try:
             os.setgroups([])
-            os.setresgid(user, user, user)
-            os.setresuid(user, user, user)
+            os.setresgid(killer, killer, killer)
+            os.setresuid(killer, user, killer)
             os.kill(-1, signal.SIGKILL)
         finally:
             os._exit(0)

@@ -153,12 +153,14 @@ class Tender:
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
-        locks = [user.lock for user in self._confinement.users]
+        killer = self._confinement.killer
+        locks = [user.lock for user in (*self._confinement.users, killer) if user is not None]
         given = {
             "lifeline": theirs.fileno(),
             "places": self._confinement.places,
             "spares": self._spares,
             "users": [user.id for user in self._confinement.users],
+            "killer": killer.id if killer is not None else 0,
             "locks": locks,
         }
         path = str(Path(__file__).parents[2])

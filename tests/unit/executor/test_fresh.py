@@ -453,13 +453,13 @@ print((time.process_time() - used) < 0.3)
 async def test_a_user_of_its_own_holds_what_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that has taken the mark out of its environment, without any control group."""
     monkeypatch.setattr(users, "LOCKS", tmp_path / "locks")
-    taken = users.take(57_700, 2)
+    taken = users.take(57_700, 3)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
         folders = [Path(base) / name for name in ("one", "two")]
         Path(base).chmod(0o711)
         for folder in folders:
             folder.mkdir(mode=0o700)
-        async with open_runner(PYTHON, Confinement(Path(base), (), tuple(taken)), 2) as runner:
+        async with open_runner(PYTHON, Confinement(Path(base), (), tuple(taken[:2]), "", taken[2]), 2) as runner:
             assert runner.isolated
             other = await start(runner, f"import os; print(os.getuid()); {SLEEP}", folders[0])
             assert await other.line() == "57700"
