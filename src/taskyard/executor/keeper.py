@@ -33,6 +33,8 @@ from taskyard.executor.lifeline import (
     Killing,
     Lifeline,
     Order,
+    Ping,
+    Pong,
     Ready,
     Take,
     Terminate,
@@ -177,6 +179,8 @@ class Keeper:
                     self._lifeline.send(Killing(number))
             case Hold(deadline=deadline):
                 self._deadline = deadline
+            case Ping():
+                self._lifeline.send(Pong())
             case _:
                 assert_never(order)
 

@@ -47,6 +47,10 @@ class Hold(NamedTuple):
     deadline: float
 
 
+class Ping(NamedTuple):
+    """Say that you are there."""
+
+
 # --- the keeper's reports -------------------------------------------------------------------------------------------------
 
 
@@ -62,6 +66,10 @@ class Killing(NamedTuple):
     """Answer to ``Kill``: all that was there has had its signal, and what is left gets it again and again."""
 
     number: int
+
+
+class Pong(NamedTuple):
+    """Answer to ``Ping``."""
 
 
 class Exited(NamedTuple):
@@ -89,10 +97,10 @@ class Trouble(NamedTuple):
     text: str
 
 
-Order = Take | Terminate | Kill | Hold
-Report = Ready | Killing | Exited | Gone | Trouble
+Order = Take | Terminate | Kill | Hold | Ping
+Report = Ready | Killing | Pong | Exited | Gone | Trouble
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Take, Terminate, Kill, Hold, Ready, Killing, Exited, Gone, Trouble)
+    kind.__name__: kind for kind in (Take, Terminate, Kill, Hold, Ping, Ready, Killing, Pong, Exited, Gone, Trouble)
 }
 
 

@@ -25,6 +25,9 @@ from taskyard.executor.lifeline import (
     Kill,
     Killing,
     Lifeline,
+    Order,
+    Ping,
+    Pong,
     Ready,
     Report,
     Take,
@@ -43,6 +46,8 @@ READY_TIMEOUT = 20.0
 END_TIMEOUT = 10.0
 #: Seconds in which the keeper must have begun to kill an attempt: with the deadline before it, less than any sensible lease.
 ANSWER_TIMEOUT = 2.0
+#: Seconds between two questions whether the keeper is there, and in which it must answer: it has nothing to do that takes long.
+PING_PAUSE, PONG_TIMEOUT = 2.0, 5.0
 #: Seconds between two keepers where they keep dying, and between two rounds of killing.
 RESTART_PAUSE = 1.0
 ROUND = 0.01
@@ -99,6 +104,7 @@ class Tender:
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._deadline: float | None = None
+        self._silence: asyncio.TimerHandle | None = None
 
     async def run(self) -> None:
         """Keep a keeper, until cancelled. Then it and all attempts are ended. Where none can be started it is tried again."""
@@ -145,8 +151,18 @@ class Tender:
 
     def _give_up(self, process: subprocess.Popen[bytes]) -> None:
         if process is self._process:
-            log.error("keeper_hangs", timeout=ANSWER_TIMEOUT)
+            log.error("keeper_hangs")
             process.kill()
+
+    def _ping(self, process: subprocess.Popen[bytes]) -> None:
+        if process is self._process:
+            self._silence = asyncio.get_running_loop().call_later(PONG_TIMEOUT, self._give_up, process)
+            self._send(Ping())
+
+    def _hear_pong(self) -> None:
+        if self._silence is not None and self._process is not None:
+            self._silence.cancel()
+            asyncio.get_running_loop().call_later(PING_PAUSE, self._ping, self._process)
 
     # --- the keeper's life ------------------------------------------------------------------------------------------------
 
@@ -184,6 +200,7 @@ class Tender:
         loop.add_reader(ours.fileno(), self._read)
         if self._deadline is not None:
             self._send(Hold(self._deadline))
+        self._ping(self._process)
 
     def _read(self) -> None:
         assert self._lifeline is not None
@@ -206,6 +223,8 @@ class Tender:
             case Killing(number=number):
                 if (claim := self._claims.get(number)) is not None:
                     claim.answered()
+            case Pong():
+                self._hear_pong()
             case Exited(number=number):
                 if (claim := self._claims.get(number)) is not None:
                     claim.exited.set()
@@ -222,7 +241,7 @@ class Tender:
             case _:
                 assert_never(report)
 
-    def _send(self, order: Take | Terminate | Kill | Hold) -> None:
+    def _send(self, order: Order) -> None:
         if self._lifeline is None or self._ended.is_set():
             return
         self._lifeline.send(order)

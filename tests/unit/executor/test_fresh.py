@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from taskyard.executor import places, users
+from taskyard.executor import places, tending, users
 from taskyard.executor.cells import Cell
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.fresh import FreshRunner, open_runner
@@ -387,6 +387,21 @@ async def test_a_keeper_that_hangs_cannot_keep_anything_alive(runner: FreshRunne
     assert (await again.running.gone()).exit_code == 0
     script.close()
     again.close()
+
+
+async def test_a_keeper_that_hangs_is_seen_without_being_needed(
+    runner: FreshRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tending, "PONG_TIMEOUT", 0.5)
+    script = await start(runner, CHILD.format(child=STUBBORN, then="time.sleep(600)"), tmp_path)
+    child = int(await script.line())
+    process = runner._tender._process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    async with asyncio.timeout(20):
+        assert (await script.running.gone()).killed == "keeper"
+    assert not is_alive(child)
+    script.close()
 
 
 async def test_limits_of_each_process(runner: FreshRunner, tmp_path: Path) -> None:
