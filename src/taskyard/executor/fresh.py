@@ -76,6 +76,9 @@ class FreshRunner:
         except (KeeperDied, ValueError) as error:
             self._give_back(user)
             raise CannotStart(f"{self._python} could not be started: {error}") from error
+        except asyncio.CancelledError:
+            self._give_back(user)
+            raise
         claim.gone.add_done_callback(lambda _: self._give_back(user))
         try:
             async with asyncio.timeout(EXEC_TIMEOUT):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import pwd
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def settings(folder: Path, **given: object) -> ExecutorSettings:
 
 
 def me(folder: Path) -> Identity:
-    return Identity(folder, "one", f"test-{folder.name}", "boot")
+    # Control groups are the machine's, and pytest's folders of two runs may have one name.
+    return Identity(folder, "one", f"test-{uuid.uuid4()}", "boot")
 
 
 class TestUsers:
@@ -133,9 +135,10 @@ class TestDecide:
     @needs_root
     def test_with_users(self, tmp_path: Path, locks: Path, passable: Path) -> None:
         given = settings(tmp_path, slots=2, first_uid=57_500, work_dir=passable)
-        with decide(given, PYTHON, me(tmp_path)) as confinement:
+        who = me(tmp_path)
+        with decide(given, PYTHON, who) as confinement:
             assert [user.id for user in confinement.users] == [57_500, 57_501]
-            assert confinement.attempts == passable / f"test-{tmp_path.name}"
+            assert confinement.attempts == passable / who.executor_id
             assert "a user for each slot" in confinement.words
             assert "processes" in confinement.enforces
         assert not confinement.attempts.exists()

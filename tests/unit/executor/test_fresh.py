@@ -26,6 +26,7 @@ from taskyard.executor.places import Place
 from taskyard.executor.runner import CannotStart, Launch
 from taskyard.executor.starter import LENGTH, _receive
 from taskyard.executor.tending import Tender
+from taskyard.executor.users import User
 from taskyard.link import clock
 from taskyard.task.model import Limits
 from tests.unit.executor.scripts import CHILD, DAEMON, FORKS, SLEEP, STUBBORN, Script, is_alive, start
@@ -402,6 +403,17 @@ async def test_a_keeper_that_hangs_is_seen_without_being_needed(
         assert (await script.running.gone()).killed == "keeper"
     assert not is_alive(child)
     script.close()
+
+
+async def test_who_is_cancelled_before_there_is_a_starter_gives_the_user_back(tmp_path: Path) -> None:
+    confinement = Confinement(tmp_path, (), (User(57_999, -1),))
+    runner = FreshRunner(sys.executable, confinement, Tender(confinement, 1))  # without a keeper: no starter comes
+    starting = asyncio.create_task(runner.start(Launch(("-c", ""), tmp_path, {})))
+    await asyncio.sleep(0)
+    assert not runner._free_users
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert [user.id for user in runner._free_users] == [57_999]
 
 
 async def test_limits_of_each_process(runner: FreshRunner, tmp_path: Path) -> None:
