@@ -13,7 +13,7 @@ IS_LINUX = sys.platform == "linux"
 # <linux/prctl.h>
 _SET_PDEATHSIG, _SET_CHILD_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 36, 38
 # <sys/mount.h>
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_MNT_DETACH, _UMOUNT_NOFOLLOW, _MS_REC, _MS_PRIVATE = 2, 8, 1 << 14, 1 << 18
 
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _libc = ctypes.CDLL(None, use_errno=True) if IS_LINUX else None
@@ -46,8 +46,17 @@ def be_killed_first(score: int) -> None:
 
 
 def unmount(path: str) -> bool:
-    """Take off what is mounted there, at once, even if it is in use. Whether that was possible."""
-    return _libc is not None and IS_LINUX and _libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0
+    """Take off what was mounted there last, with all that is mounted in it, at once, even if it is in use. Whether that was
+    possible."""
+    if _libc is None:
+        return False
+    where = os.fsencode(path)
+    # First nothing in it is to be shared with its like elsewhere: where a tree of mounts was bound, what is taken off here
+    # would be taken off there too.
+    if _libc.mount(None, where, None, _MS_REC | _MS_PRIVATE, None) != 0:
+        return False
+    result: int = _libc.umount2(where, _MNT_DETACH | _UMOUNT_NOFOLLOW)
+    return result == 0
 
 
 def open_pidfd(pid: int) -> int | None:

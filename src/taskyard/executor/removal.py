@@ -11,9 +11,9 @@ from pathlib import Path
 
 import structlog
 
-from taskyard.executor.linux import read, unmount
+from taskyard.executor.linux import unmount
 
-_ESCAPE = re.compile(r"\\([0-7]{3})")
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 log = structlog.get_logger()
 
@@ -21,9 +21,7 @@ log = structlog.get_logger()
 def remove_tree(root: Path) -> bool:
     """Remove a folder and all that is in it, however deep it is and whatever its modes are; what is mounted in it is taken off
     before. Whether nothing is left: where something is, the log says so."""
-    mounted = [path for path in mounted_below(root) if not unmount(path)]
-    if not mounted:
-        _remove(root)
+    mounted = _remove(root)
     if not os.path.lexists(root):
         return True
     log.warning("folder_not_removed", path=str(root), mounted=mounted)
@@ -31,20 +29,44 @@ def remove_tree(root: Path) -> bool:
 
 
 def mounted_below(root: Path) -> list[str]:
-    """What is mounted at a folder or below it, what was mounted last first. Empty where the system does not tell."""
+    """Where something is mounted, at a folder or below it: a place for each mount, what was mounted last first. Empty where
+    the system does not tell."""
     try:
-        lines = read("/proc/self/mountinfo").splitlines()
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
     except OSError:
         return []
-    folder = os.path.realpath(root)
-    points = [_ESCAPE.sub(lambda code: chr(int(code[1], 8)), line.split(" ")[4]) for line in lines]
-    return [point for point in reversed(points) if point == folder or point.startswith(f"{folder}/")]
+    # A script may have put a link in the folder's own place: what it points to is none of ours.
+    folder = os.path.join(os.path.realpath(root.parent), root.name)
+    points = [_ESCAPE.sub(lambda code: bytes([int(code[1], 8)]), line.split(b" ")[4]) for line in lines]
+    places = [os.fsdecode(point) for point in reversed(points)]
+    return [place for place in places if place == folder or place.startswith(f"{folder}/")]
 
 
-def _remove(root: Path) -> None:
+def _remove(root: Path) -> list[str]:
+    """What could not be taken off: then nothing was removed."""
+    if root.is_symlink():
+        with contextlib.suppress(OSError):
+            root.unlink()
+        return []
+    if mounted := _take_off(root):
+        return mounted
     # A script can nest folders deeper than Python can recurse: then, and where modes forbid it, the system's tools do it.
     with contextlib.suppress(RecursionError):
         shutil.rmtree(root, ignore_errors=True)
     if root.exists():
         subprocess.run(["chmod", "-R", "u+rwX", "--", root], stderr=subprocess.DEVNULL, check=False)
         subprocess.run(["rm", "-rf", "--", root], stderr=subprocess.DEVNULL, check=False)
+    return []
+
+
+def _take_off(root: Path) -> list[str]:
+    """Unmount all that is mounted there. What could not be."""
+    mounted = mounted_below(root)
+    while mounted:
+        # The outermost go first, each with what is mounted in it; what a mount has covered comes to light after it.
+        within = set(mounted)
+        outermost = [place for place in mounted if within.isdisjoint(map(str, Path(place).parents))]
+        if not all(unmount(place) for place in outermost):
+            return mounted_below(root)
+        mounted = mounted_below(root)
+    return []

@@ -108,7 +108,62 @@ def test_what_cannot_be_removed_is_said(root: Path, monkeypatch: pytest.MonkeyPa
     assert [one["event"] for one in logs] == ["folder_not_removed"]
 
 
+def test_a_link_in_its_place_is_removed_not_followed(root: Path, precious: Path) -> None:
+    precious.parent.chmod(0o500)
+    root.rmdir()
+    root.symlink_to(precious.parent)
+    assert remove_tree(root)
+    assert not root.is_symlink()
+    assert (precious.read_text(), precious.parent.stat().st_mode & 0o777) == ("kept", 0o500)
+
+
+@needs_mounts
+def test_mounts_behind_a_link_in_its_place_stay(root: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    try:
+        mount("-t", "tmpfs", "none", tree)
+        root.rmdir()
+        root.symlink_to(tree)
+        assert remove_tree(root)
+        assert mounted_below(tree) == [str(tree)]
+    finally:
+        for mounted in mounted_below(tree):
+            subprocess.run(["umount", mounted], check=True)
+
+
 def test_a_link_is_removed_not_followed(root: Path, precious: Path) -> None:
     (root / "link").symlink_to(precious.parent)
+    assert remove_tree(root)
+    assert precious.read_text() == "kept"
+
+
+@needs_mounts
+def test_what_is_mounted_elsewhere_stays_there(root: Path, tmp_path: Path) -> None:
+    """Where a script binds a whole tree of mounts that are shared, taking off one of its copies takes off the original."""
+    tree = tmp_path / "tree"
+    inner = tree / "inner"
+    tree.mkdir()
+    try:
+        mount("-t", "tmpfs", "none", tree)
+        mount("--make-shared", tree)
+        inner.mkdir()
+        mount("-t", "tmpfs", "none", inner)
+        (inner / "file").write_text("kept")
+        (root / "tree").mkdir()
+        mount("--rbind", tree, root / "tree")
+        assert remove_tree(root)
+        assert (inner / "file").read_text() == "kept"
+        assert not root.exists()
+    finally:
+        for mounted in mounted_below(tree):
+            subprocess.run(["umount", mounted], check=True)
+
+
+@needs_mounts
+def test_a_name_that_is_no_utf_8(root: Path, precious: Path) -> None:
+    name = os.fsdecode(b"\xff \n\xe9")
+    (root / name).mkdir()
+    mount("--bind", precious.parent, root / name)
     assert remove_tree(root)
     assert precious.read_text() == "kept"
