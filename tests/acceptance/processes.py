@@ -66,6 +66,18 @@ class Component:
         assert entry is not None, f"{self.name} never logged {wanted}; its log:\n{self.log}"
         return entry
 
+    def begins(self, event: str) -> bool:
+        """Wait for a line of the log with that event (true) or the end of the process (false)."""
+
+        def found() -> bool:
+            return any(one.get("event") == event for one in self._entries)
+
+        with self._changed:
+            assert self._changed.wait_for(lambda: found() or self._ended, DEADLINE), (
+                f"{self.name} neither began nor ended"
+            )
+            return found()
+
     @property
     def lines(self) -> int:
         """How many lines it has logged so far: for ``wait_for``'s ``after``."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
-from taskyard import Client, NotFound, Task
+from taskyard import Client, NotFound, Task, TaskyardError
 from taskyard.cli.exits import Exit
 from tests.acceptance.processes import Component, Yard, processes_with
 
@@ -158,3 +159,59 @@ def test_a_damaged_store_is_refused_and_a_backup_brings_it_back(bench: Bench) ->
     bench.restart()
     bench.finish("kept")
     assert bench.client.result(task.id, timeout=60).value == "up 2\ndone\n"
+
+
+@pytest.mark.parametrize("command", [("manager",), ("up", "--executors", "0")], ids=["manager", "up"])
+def test_a_store_of_which_pages_are_damaged_is_refused_with_the_way_back(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Its header and its schema are sound: that it is damaged shows when what it holds is read."""
+    ports = {"TASKYARD_MANAGER_API_PORT": "0", "TASKYARD_EXECUTOR_PORT": "0", "PORT": "0"}
+    with Yard(tmp_path) as yard:
+        manager = yard.manager()
+        api = yard.api()
+        with Client(yard.url, token="") as client:
+            for number in range(100):
+                client.submit("-c 'print(1)'", name=f"t{number}", labels={"no": "one"})
+        api.terminate()  # its repository is needed by `up`
+        manager.terminate()
+        path = tmp_path / "data" / "manager" / "store.db"
+        sound = path.read_bytes()
+        refused = 0
+        for page in range(6, 24, 3):
+            path.write_bytes(sound)
+            with path.open("r+b") as file:
+                file.seek(4096 * page)
+                file.write(Random(page).randbytes(2 * 4096))
+            damaged = yard.start("damaged", *command, **ports)
+            if damaged.begins("recovered"):  # nothing of these pages is read at the start
+                assert damaged.terminate() == Exit.OK, damaged.log
+                continue
+            assert damaged.wait() == Exit.STORE
+            assert "taskyard store check" in damaged.log
+            assert "taskyard store restore FILE" in damaged.log
+            assert "Traceback" not in damaged.log
+            refused += 1
+        assert refused > 0
+
+
+def test_damage_that_is_met_by_a_read_is_told_and_by_a_write_ends_the_manager(bench: Bench) -> None:
+    bench.executor.terminate()
+    text = "x" * 30_000
+    task = bench.client.submit("-c 'print(1)'", name="large", env={"TEXT": text})
+    bench.manager.terminate()
+    path = bench.folder / "data" / "manager" / "store.db"
+    content = path.read_bytes()
+    assert content.count(text[:4000].encode()) > 3
+    # The spec is no MessagePack any more, and the pages around it are sound.
+    path.write_bytes(content.replace(b"\xa9arguments", b"\xc1arguments"))
+    manager = bench.restart()
+    with pytest.raises(TaskyardError, match="taskyard store restore FILE"):
+        bench.client.get(task.id)
+    manager.wait_for("store_not_read")
+    assert [one.id for one in bench.client.list()] == [task.id]
+    seen = manager.lines
+    bench.yard.executor("--name", "e2")
+    manager.wait_for("executor_connected", after=seen)
+    assert manager.wait() == Exit.STORE, "to claim the task its spec is read"
+    assert "taskyard store restore FILE" in manager.log

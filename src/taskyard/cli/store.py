@@ -29,7 +29,8 @@ def check(file: Path | None = None, /, *, data_dir: DataDir = None, json: Json =
     from taskyard.cli import show as shown
     from taskyard.store.sqlite import checking
 
-    found = checking.check(file or _store(data_dir))
+    store = _store(data_dir)
+    found = checking.check(file or store)
     if json:
         shown.json(found)
     else:
@@ -41,7 +42,10 @@ def check(file: Path | None = None, /, *, data_dir: DataDir = None, json: Json =
                 f"schema {found.schema}, generation {found.generation}"
             )
     if found.problems:
-        say(f"{found.path} is damaged: 'taskyard store restore FILE' puts a backup in its place")
+        if file is None or (store.exists() and file.samefile(store)):
+            say(f"{found.path} is damaged: 'taskyard store restore FILE' puts a backup in its place")
+        else:
+            say(f"{found.path} is damaged, and 'taskyard store restore' would refuse it: take another backup")
         return Exit.STORE
     return Exit.OK
 

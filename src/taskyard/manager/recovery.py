@@ -10,11 +10,12 @@ from collections.abc import Callable
 
 import structlog
 
+from taskyard.errors import NotFound
 from taskyard.manager.deadlines import Deadlines
 from taskyard.manager.fleet import Executor, Fleet, Hold
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.scheduler import Queue
-from taskyard.store.base import Store
+from taskyard.store.base import Store, damaged
 from taskyard.task.model import Fence, Running, Scheduled, Task
 
 log = structlog.get_logger()
@@ -31,7 +32,7 @@ async def recover(
     now: float,
     away: Callable[[Executor], None],
 ) -> None:
-    """Fill the fleet and the queue; ``away`` is called for each executor that is to be given a lease."""
+    """Fill the fleet and the queue; ``away`` is called for each executor that is to be given a lease. ``StoreDamaged``."""
     for row in await store.executors():
         executor = Executor(row.executor_id, row.name, row.labels, row.capacity, draining=row.draining)
         executor.last_heard = row.last_heard
@@ -56,8 +57,12 @@ async def _hold(store: Store, fleet: Fleet, live: LiveOutput, task: Task) -> Non
         fleet.put(executor)
     fence = Fence(store.generation, task.id, task.attempt)
     attempt = await store.attempt(task.id, task.attempt)
-    assert attempt is not None, "a claim writes both"
-    spec = await store.spec(task.id, attempt.revision)
+    if attempt is None:  # a claim writes both
+        raise damaged(f"attempt {task.attempt} of task {task.id} is missing")
+    try:
+        spec = await store.spec(task.id, attempt.revision)
+    except NotFound as error:
+        raise damaged(error) from error
     hold = Hold(
         task_id=task.id,
         task_name=task.name,

@@ -9,7 +9,8 @@ Every write of a state goes through :func:`taskyard.task.state.apply` and is con
 was read. A report about an attempt that is not the present one is :data:`Stale`: a normal answer.
 
 Errors that any write may end in: ``StorageFull`` (nothing was written; try later), ``Unavailable`` (the queue is full, or
-another program holds the file; nothing was written) and ``StoreError``.
+another program holds the file; nothing was written) and ``StoreError``. Any read may end in ``StoreError``: ``StoreDamaged``
+where it came upon damage, which ends nothing else. A write that comes upon damage is the last one: see ``failed``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Literal
 
 import msgspec
 
-from taskyard.errors import StoreError
+from taskyard.errors import StoreDamaged, StoreError
 from taskyard.protocol.messages import IdempotencyKey, Submission, Submitted, TaskFilter, TaskPage
 from taskyard.task.model import Attempt, Chunk, Fence, FileRef, Spec, SpecChange, Stream, Task, TaskEvent
 from taskyard.task.state import Event
@@ -36,6 +37,14 @@ class Staleness(enum.Enum):
 
 Stale = Literal[Staleness.STALE]
 STALE: Stale = Staleness.STALE
+
+
+WAY_BACK = "'taskyard store check' says how far, 'taskyard store restore FILE' puts a backup in its place"
+
+
+def damaged(what: object) -> StoreDamaged:
+    """The error for a store that is not sound."""
+    return StoreDamaged(f"the store's file is damaged ({what}): {WAY_BACK}")
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -104,8 +113,8 @@ class Store(abc.ABC):
 
     generation: str
 
-    #: Set when the store can do no more, because the file could not be written: ``failure`` says why. It is not tried
-    #: again, since what a failed sync has written is unknown; the manager ends, and a fresh one reads what is there.
+    #: Set when the store can do no more, because the file could not be written or is damaged: ``failure`` says why. It is not
+    #: tried again, since what a failed sync has written is unknown; the manager ends, and a fresh one reads what is there.
     failed: asyncio.Event
     failure: StoreError | None
 

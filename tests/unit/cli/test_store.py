@@ -49,6 +49,24 @@ def test_a_damaged_store(cli: Cli, path: Path, capsys: pytest.CaptureFixture[str
     assert "taskyard store restore FILE" in shown.err
     assert cli("store", "check", "--json") == Exit.STORE
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 2
+    assert cli("store", "check", str(path)) == Exit.STORE
+    assert "taskyard store restore FILE" in capsys.readouterr().err, "it is the store, by its name"
+
+
+def test_a_damaged_backup_is_not_to_be_restored(
+    cli: Cli, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(path, "one")
+    copy = tmp_path / "copy.db"
+    assert cli("store", "backup", str(copy)) == Exit.OK
+    connection = apsw.Connection(str(copy))
+    connection.execute("DELETE FROM events WHERE version = 1")
+    connection.close()
+    capsys.readouterr()
+    assert cli("store", "check", str(copy)) == Exit.STORE
+    told = capsys.readouterr().err
+    assert "take another backup" in told
+    assert "puts a backup in its place" not in told
 
 
 def test_there_may_be_none(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:

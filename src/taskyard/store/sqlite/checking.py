@@ -68,7 +68,7 @@ def _check(database: Database, path: Path) -> Checked:
             problems += _file_problems(connection)
             found = _counted(connection, found)
             problems += _row_problems(connection)
-    except (apsw.NotADBError, apsw.CorruptError) as error:
+    except (apsw.NotADBError, apsw.CorruptError, UnicodeDecodeError) as error:
         if found.schema == 0:
             raise StoreDamaged(f"{path} is damaged: not even its schema can be read ({error})") from error
         problems.append(f"a part of the file cannot be read: {error}")
@@ -105,16 +105,16 @@ def _undecodable_specs(connection: apsw.Connection) -> Iterator[str]:
     for task_id, revision, body in connection.execute(_QUERIES[_SPECS]):
         try:
             rows.spec_from(body)
-        except msgspec.MsgspecError as error:
-            yield f"revision {revision} of task {task_id} cannot be read: {error}"
+        except StoreDamaged as error:
+            yield f"revision {revision} of task {task_id} cannot be read: {error.__cause__}"
 
 
 def _wrong_outcomes(connection: apsw.Connection) -> Iterator[str]:
     for task_id, number, body, stored in connection.execute(_QUERIES[_OUTCOMES]):
         try:
             outcome = rows.outcome_from(body)
-        except msgspec.MsgspecError as error:
-            yield f"the outcome of attempt {number} of task {task_id} cannot be read: {error}"
+        except StoreDamaged as error:
+            yield f"the outcome of attempt {number} of task {task_id} cannot be read: {error.__cause__}"
             continue
         if stored < outcome.last_sequence:
             yield (

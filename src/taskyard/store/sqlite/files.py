@@ -10,12 +10,13 @@ from typing import Self
 import apsw
 
 from taskyard.errors import StoreDamaged, StoreError
+from taskyard.store.base import WAY_BACK, damaged
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.durably import make_folder, sync
+from taskyard.store.sqlite.failures import is_full
 from taskyard.store.sqlite.lock import FileLock
 from taskyard.store.sqlite.readers import Readers
 from taskyard.store.sqlite.schema import migrate
-from taskyard.store.sqlite.writer import is_full
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,9 @@ class StoreFiles:
             sync(path.parent)  # a commit may be on the disk, and the name of its file not yet
             database, generation = _open_database(path)
             return cls(lock, database, Readers(path), generation)
-        except (apsw.CorruptError, apsw.NotADBError) as error:
+        except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
             lock.release()
-            raise StoreDamaged(
-                f"{path} is damaged ({error}): 'taskyard store check' says how far, 'taskyard store restore FILE' puts a "
-                "backup in its place"
-            ) from error
+            raise StoreDamaged(f"{path} is damaged ({error}): {WAY_BACK}") from error
         except (apsw.Error, OSError) as error:
             lock.release()
             if isinstance(error, apsw.Error) and is_full(error):
@@ -68,7 +66,8 @@ def _open_database(path: Path) -> tuple[Database, str]:
     try:
         migrate(database.connection, path)
         row = database.one("generation")
-        assert row is not None, "the first migration writes it"
+        if row is None:  # the first migration writes it
+            raise damaged("it has no generation")
         return database, str(row[0])
     except BaseException:
         database.close()

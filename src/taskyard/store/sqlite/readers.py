@@ -15,7 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+import apsw
+import structlog
+
+from taskyard.errors import TaskyardError
 from taskyard.store.sqlite.database import Database
+from taskyard.store.sqlite.failures import BROKEN, error_from
+
+_log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 THREADS = 4
 
@@ -29,16 +36,16 @@ class Readers:
         self._here = Database.to_read(path)
         self._local = threading.local()
         self._opened: list[Database] = []
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store-reader", initializer=self._open)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store-reader")
 
     def here(self, read: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A short read, at once, in the event loop's thread."""
-        return read(self._here, *args, **kwargs)
+        """A short read, at once, in the event loop's thread. Raises what ``aside`` does."""
+        return _read(self._here, read, *args, **kwargs)
 
     async def aside(self, read: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """A read that may be long, in a thread."""
+        """A read that may be long, in a thread. ``StoreDamaged``, ``StoreError``; after either the next one may succeed."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, lambda: read(self._local.database, *args, **kwargs))
+        return await loop.run_in_executor(self._pool, lambda: _read(self._own(), read, *args, **kwargs))
 
     def close(self) -> None:
         """Wait for the reads that are under way, and close."""
@@ -46,6 +53,28 @@ class Readers:
         for database in (self._here, *self._opened):
             database.close()
 
-    def _open(self) -> None:
-        self._local.database = Database.to_read(self._path)
-        self._opened.append(self._local.database)
+    def _own(self) -> Database:
+        """The connection of this thread."""
+        database: Database | None = getattr(self._local, "database", None)
+        if database is None:
+            try:
+                database = Database.to_read(self._path)
+            except apsw.Error as error:
+                raise _told(error) from error
+            self._local.database = database
+            self._opened.append(database)
+        return database
+
+
+def _read(database: Database, read: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    try:
+        return read(database, *args, **kwargs)
+    except BROKEN as error:
+        raise _told(error) from error
+
+
+def _told(error: Exception) -> TaskyardError:
+    """Whoever asked may be a user: the manager's log has it too."""
+    told = error_from(error)
+    _log.error("store_not_read", reason=told.message)
+    return told

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, assert_never
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, assert_never
 
 import msgspec
 
-from taskyard.store.base import ExecutorRow
+from taskyard.store.base import ExecutorRow, damaged
 from taskyard.task.model import (
     Attempt,
     Chunk,
@@ -32,11 +33,29 @@ from taskyard.task.model import (
 
 Row = tuple[Any, ...]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_spec = msgspec.msgpack.Decoder(Spec).decode
 _decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
+def _sound(read: Callable[P, T]) -> Callable[P, T]:
+    """``StoreDamaged`` where a row is not what we have written: SQLite finds damage in the frame of a page, not in what
+    the page holds."""
+
+    @functools.wraps(read)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            raise damaged(error) from error
+
+    return reading
+
+
+@_sound
 def task_from(row: Row) -> Task:
     """A row of the query fragment ``task_columns``."""
     return Task(
@@ -117,6 +136,7 @@ def requirement_text(requirement: Requirement) -> str:
     return msgspec.json.encode(requirement).decode()
 
 
+@_sound
 def spec_from(body: bytes) -> Spec:
     return _decode_spec(body)
 
@@ -129,10 +149,12 @@ def outcome_body(outcome: Outcome) -> bytes:
     return _encode(outcome)
 
 
+@_sound
 def outcome_from(body: bytes) -> Outcome:
     return _decode_outcome(body)
 
 
+@_sound
 def attempt_from(task_id: str, row: Row) -> Attempt:
     """A row of the query fragment ``attempt_columns``."""
     number, revision, executor_id, executor_name, claimed_at, started_at, ended_at, outcome = row
@@ -145,15 +167,17 @@ def attempt_from(task_id: str, row: Row) -> Attempt:
         claimed_at=claimed_at,
         started_at=started_at,
         ended_at=ended_at,
-        outcome=None if outcome is None else _decode_outcome(outcome),
+        outcome=None if outcome is None else outcome_from(outcome),
     )
 
 
+@_sound
 def chunk_from(row: Row) -> Chunk:
     sequence, stream, data, dropped, at = row
     return Chunk(sequence=sequence, stream=Stream(stream), data=data, dropped=dropped, at=at)
 
 
+@_sound
 def event_from(row: Row) -> TaskEvent:
     version, at, event, state, attempt, reason, message = row
     return TaskEvent(
@@ -167,6 +191,7 @@ def event_from(row: Row) -> TaskEvent:
     )
 
 
+@_sound
 def executor_from(row: Row) -> ExecutorRow:
     executor_id, name, labels, capacity, draining, last_heard = row
     return ExecutorRow(

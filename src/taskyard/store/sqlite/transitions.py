@@ -12,7 +12,7 @@ from typing import assert_never
 import msgspec
 
 from taskyard.errors import IllegalTransition, InvalidInput, NotFound, WrongState
-from taskyard.store.base import STALE, Claimed, Placement, Removed, Stale
+from taskyard.store.base import STALE, Claimed, Placement, Removed, Stale, damaged
 from taskyard.store.sqlite import rows
 from taskyard.store.sqlite.database import Database
 from taskyard.task.model import (
@@ -214,7 +214,8 @@ def find(database: Database, task_id: str) -> Task | None:
 
 def newest_spec(database: Database, task: Task) -> Spec:
     row = database.one("spec", task_id=task.id, revision=task.revision)
-    assert row is not None, "a task and its spec are written together"
+    if row is None:  # the two are written together
+        raise damaged(f"task {task.id} has no spec")
     return rows.spec_from(row[0])
 
 

@@ -16,8 +16,9 @@ import apsw
 import msgspec
 import structlog
 
-from taskyard.errors import StorageFull, StoreError, TaskyardError, Unavailable
+from taskyard.errors import StoreError, Unavailable
 from taskyard.store.sqlite.database import Database
+from taskyard.store.sqlite.failures import BROKEN, error_from, failure_from
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -71,7 +72,7 @@ class Writer:
         """Queue a job. ``Unavailable`` where the queue is full, ``StoreError`` after the end or a failure."""
         with self._arrived:
             if self._refusal is not None:
-                raise StoreError(self._refusal.message)
+                raise type(self._refusal)(self._refusal.message)
             if len(self._queue) >= MAX_QUEUED:
                 raise Unavailable("too many writes are queued in the store: try again later")
             self._queue.append(job)
@@ -121,11 +122,10 @@ class Writer:
             self._database.connection.execute("BEGIN IMMEDIATE")
             answers = tuple(self._attempt(job) for job in jobs)
             self._database.connection.execute("COMMIT")
-        except apsw.Error as error:
+        except BROKEN as error:
             self._roll_back()
             return Committed(
-                answers=tuple(Answer(job.waiter, error=error_from(error)) for job in jobs),
-                failure=StoreError(error_from(error).message) if is_fatal(error) else None,
+                answers=tuple(Answer(job.waiter, error=error_from(error)) for job in jobs), failure=failure_from(error)
             )
         return Committed(answers, frozenset(self._database.touched))
 
@@ -136,8 +136,8 @@ class Writer:
         connection.execute("SAVEPOINT operation")
         try:
             result = job.operation(self._database)
-        except apsw.Error as error:
-            if is_fatal(error) or not connection.in_transaction:
+        except BROKEN as error:
+            if failure_from(error) is not None or not connection.in_transaction:
                 raise
             failed: Exception = error_from(error)
         except Exception as error:
@@ -153,12 +153,13 @@ class Writer:
             self._database.connection.execute("ROLLBACK")
 
     def _give_up(self, committed: Committed) -> Committed:
-        """Refuse whatever is queued and whatever comes: after a failed sync nobody knows what is on the disk."""
+        """Refuse whatever is queued and whatever comes: after a failed sync nobody knows what is on the disk,
+        and who writes on into a damaged file makes it worse."""
         assert committed.failure is not None
         self._database.leave_log()  # at its end the connection would sync again, and remove what it takes for copied
         with self._arrived:
             self._refusal = committed.failure
-            left = [Answer(job.waiter, error=StoreError(self._refusal.message)) for job in self._queue]
+            left = [Answer(job.waiter, error=type(self._refusal)(self._refusal.message)) for job in self._queue]
             self._queue.clear()
         return msgspec.structs.replace(committed, answers=(*committed.answers, *left))
 
@@ -174,34 +175,7 @@ class Writer:
         try:
             self._database.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
-            if is_fatal(error):
-                self._deliver(self._give_up(Committed((), failure=StoreError(error_from(error).message))))
+            if (failure := failure_from(error)) is not None:
+                self._deliver(self._give_up(Committed((), failure=failure)))
             else:  # the log keeps what was committed, and grows until there is room
                 _log.warning("checkpoint_failed", error=str(error))
-
-
-_FATAL = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.ReadOnlyError, apsw.CantOpenError)
-
-
-def is_fatal(error: apsw.Error) -> bool:
-    """The file cannot be relied on any more."""
-    return isinstance(error, _FATAL) and not is_full(error)
-
-
-def is_full(error: apsw.Error) -> bool:
-    """The disk is full. Where that is met by the index of the log, which grows with it, SQLite calls it an I/O error."""
-    return isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
-
-
-def error_from(error: apsw.Error) -> TaskyardError:
-    """What the waiters are told."""
-    if is_full(error):
-        return StorageFull("the disk of the store is full: nothing was stored; make room and try again")
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return Unavailable("another program holds the store's file: close it, or try again")
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError):
-        return StoreError(
-            f"the store's file is damaged ({error}): stop the manager, then 'taskyard store check' says how far, and "
-            "'taskyard store restore FILE' puts a backup in its place"
-        )
-    return StoreError(f"the store's file could not be used: {error}")

@@ -11,10 +11,11 @@ from typing import Any
 import apsw
 import pytest
 
-from taskyard.errors import StorageFull, StoreError, TaskyardError, Unavailable
+from taskyard.errors import StorageFull, StoreDamaged, StoreError, TaskyardError, Unavailable
 from taskyard.store.sqlite import writer as writer_module
 from taskyard.store.sqlite.database import Database
-from taskyard.store.sqlite.writer import Committed, Job, Operation, Writer, error_from
+from taskyard.store.sqlite.failures import error_from
+from taskyard.store.sqlite.writer import Committed, Job, Operation, Writer
 
 BYTES = 100
 
@@ -230,7 +231,7 @@ def test_damage_that_an_operation_finds_is_the_end(bench: Bench) -> None:
     bench.put(insert(1))
     bench.put(then_raise(2, apsw.CorruptError("database disk image is malformed")))
     committed = bench.step()
-    assert errors(committed) == [StoreError] * 2
+    assert errors(committed) == [StoreDamaged] * 2
     assert committed.failure is not None
     assert bench.stored() == []
 
@@ -242,8 +243,8 @@ def test_damage_that_an_operation_finds_is_the_end(bench: Bench) -> None:
         (apsw.BusyError("busy"), Unavailable),
         (apsw.LockedError("locked"), Unavailable),
         (apsw.IOError("disk I/O error"), StoreError),
-        (apsw.CorruptError("malformed"), StoreError),
-        (apsw.NotADBError("no database"), StoreError),
+        (apsw.CorruptError("malformed"), StoreDamaged),
+        (apsw.NotADBError("no database"), StoreDamaged),
     ],
     ids=repr,
 )
