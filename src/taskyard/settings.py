@@ -244,7 +244,9 @@ class ExecutorSettings(Settings):
     isolation: str = Field(
         "auto", pattern=ISOLATIONS, description="a user of its own for each slot: auto (where it can), always, never"
     )
-    first_uid: int = Field(57_000, ge=1, description="the first of the 1000 user ids that slots may get")
+    first_uid: int = Field(
+        57_000, ge=1, description="the first of 1001 user ids: slots may get them, and one kills the others"
+    )
     max_output: int = Field(16 * MIB, gt=0, description="bytes kept of each of an attempt's two streams")
     max_spool: int = Field(1 * GIB, gt=0, description="bytes of output kept on disk while the manager is away")
     max_artifacts: int = Field(1000, gt=0, description="files of one attempt's output folder")

@@ -153,6 +153,23 @@ def test_a_keeper_that_dies_costs_the_attempt_and_no_more(bench: Bench) -> None:
         assert bench.client.result(again.id, timeout=60).value == "well\n"
 
 
+def test_a_keeper_that_is_stopped_costs_the_attempt_and_no_more(bench: Bench) -> None:
+    """Nobody asks anything of it: the script has ended, and only the keeper could tell."""
+    task = bench.submit()
+    pid, keeper = bench.pids(task)
+    executor = bench.executor_of(task)
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(pid, signal.SIGKILL)
+    executor.wait_for("keeper_hangs")
+    wait_dead(keeper)
+    bench.client.result(task.id, timeout=60)
+    assert (bench.client.get(task.id).attempt, bench.client.get(task.id).losses) == (2, 1)
+    bench.assert_no_overlap()
+    for name in bench.executors:
+        again = bench.client.submit("a.py", script="print('well')", name=f"again-{name}", return_type="text")
+        assert bench.client.result(again.id, timeout=60).value == "well\n"
+
+
 def test_a_stop_is_confirmed_when_nothing_is_left(bench: Bench) -> None:
     task = bench.client.submit("job.py", script=STUBBORN, name="stubborn", env={"LIVES": str(bench.lives)}, grace=0.5)
     pid, _ = bench.pids(task)

@@ -109,8 +109,9 @@ class Keeper:
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        for user in self._users:
-            processes.kill_user(user, self._killer)
+        if self._killer:
+            for user in [*self._users, self._killer]:  # it may have been a slot's in an earlier start
+                processes.kill_user(user, self._killer)
         self._selector.register(self._woken, selectors.EVENT_READ, self._on_child)
         self._selector.register(self._lifeline.socket, selectors.EVENT_READ, self._on_lifeline)
         gc.freeze()

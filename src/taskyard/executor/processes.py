@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 from typing import NamedTuple
 
 from taskyard.executor.linux import IS_LINUX, read
+
+#: Seconds that the killing of a user's processes may take: it is over in milliseconds where the machine is not very busy.
+KILL_TIMEOUT = 1.0
 
 
 class Seen(NamedTuple):
@@ -35,17 +39,27 @@ def kill_user(user: int, killer: int) -> None:
     """SIGKILL to every process of a user at once: not even a loop of forks outruns it. Only in a process of one thread.
 
     What sends it has that user only as its effective id. Whom it kills cannot stop it before it does: nobody else has the id
-    ``killer``."""
+    ``killer``. Where it has not ended after :data:`KILL_TIMEOUT` it is killed itself: call again."""
+    reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         try:
             os.setgroups([])
             os.setresgid(killer, killer, killer)
             os.setresuid(killer, user, killer)
-            os.kill(-1, signal.SIGKILL)
+            if 0 not in os.getresuid():  # with an id of root's, all of root's processes would get the signal
+                os.kill(-1, signal.SIGKILL)
         finally:
             os._exit(0)
-    os.waitpid(pid, 0)
+    os.close(writing)
+    end = select.poll()
+    end.register(reading, 0)  # the end of the pipe is told in any case
+    ended = end.poll(KILL_TIMEOUT * 1000)
+    os.close(reading)
+    if not ended:
+        send(pid, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0 if ended else os.WNOHANG)  # else the keeper reaps it as any orphan
 
 
 def processes_of(user: int) -> set[int]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-#: How many ids there are to choose from, from the setting ``first_uid`` on.
-RANGE = 1000
+#: How many ids there are to choose from, from the setting ``first_uid`` on: for so many slots, and the one that kills.
+RANGE = 1001
 LOCKS = Path("/run/taskyard/users")
 #: Where attempts have their folders if their users cannot reach the data directory.
 WORK = Path("/var/tmp/taskyard")  # noqa: S108

@@ -138,11 +138,13 @@ class TestDecide:
         who = me(tmp_path)
         with decide(given, PYTHON, who) as confinement:
             assert [user.id for user in confinement.users] == [57_500, 57_501]
+            assert confinement.killer is not None
+            assert confinement.killer.id == 57_502  # no attempt's own
             assert confinement.attempts == passable / who.executor_id
             assert "a user for each slot" in confinement.words
             assert "processes" in confinement.enforces
         assert not confinement.attempts.exists()
-        users.release(users.take(57_500, 2))
+        users.release(users.take(57_500, 3))
 
 
 class TestWords:

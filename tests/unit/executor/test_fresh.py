@@ -29,7 +29,7 @@ from taskyard.executor.tending import Tender
 from taskyard.executor.users import User
 from taskyard.link import clock
 from taskyard.task.model import Limits
-from tests.unit.executor.scripts import CHILD, DAEMON, FORKS, SLEEP, STUBBORN, Script, is_alive, start
+from tests.unit.executor.scripts import CHILD, DAEMON, FORKS, SLEEP, STOPPER, STUBBORN, Script, is_alive, start
 
 pytestmark = pytest.mark.anyio
 PYTHON = "/usr/bin/python3"
@@ -478,7 +478,8 @@ print((time.process_time() - used) < 0.3)
 
 @pytest.mark.skipif(os.geteuid() != 0 or not os.access(PYTHON, os.X_OK), reason=f"needs root, and {PYTHON}")
 async def test_a_user_of_its_own_holds_what_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A daemon that has taken the mark out of its environment, without any control group."""
+    """A daemon that has taken the mark out of its environment, and who stops whatever its user may signal; without any
+    control group."""
     monkeypatch.setattr(users, "LOCKS", tmp_path / "locks")
     taken = users.take(57_700, 3)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
@@ -496,8 +497,15 @@ async def test_a_user_of_its_own_holds_what_nothing_else_does(tmp_path: Path, mo
             pid = int(await script.line())
             assert (await script.running.gone()).exit_code == 0
             assert not is_alive(pid)
+            script.close()
+            for _ in range(5):
+                script = await start(runner, STOPPER, folders[1])
+                assert await script.line() == "57701"
+                script.running.kill()
+                async with asyncio.timeout(60):
+                    assert (await script.running.gone()).signal == 9
+                script.close()
             assert other.running.stop(grace=600)
             assert (await other.running.gone()).signal == 15
-            script.close()
             other.close()
     users.release(taken)

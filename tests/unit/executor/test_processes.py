@@ -14,30 +14,29 @@ import pytest
 
 from taskyard.executor import users
 from taskyard.executor.processes import processes_of
+from tests.unit.executor.scripts import STOPPER
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+PYTHON = "/usr/bin/python3"  # one that others may run
+pytestmark = pytest.mark.skipif(os.geteuid() != 0 or not os.access(PYTHON, os.X_OK), reason=f"needs root, and {PYTHON}")
 ROUNDS = 10
 TIMEOUT = 20.0
-#: Stops, again and again, every process that it may signal: those of its user.
-STOPPER = """
-import os, signal, sys
-user = int(sys.argv[1])
-os.setgroups([])
-os.setresgid(user, user, user)
-os.setresuid(user, user, user)
-assert os.getresuid() == (user, user, user) and user != 0
-print("ready", flush=True)
-while True:
-    try:
-        os.kill(-1, signal.SIGSTOP)
-    except ProcessLookupError:
-        pass
-"""
 #: In a process of its own, as the keeper is one: this one has threads.
 KILL = """
 import sys
 from taskyard.executor.processes import kill_user
 kill_user(int(sys.argv[1]), int(sys.argv[2]))
+"""
+#: The child that kills is stopped before it can.
+STOPPED = """
+import os, signal, sys
+from taskyard.executor import processes
+processes.KILL_TIMEOUT = 0.1
+os.setresuid = lambda *_: (os.kill(os.getpid(), signal.SIGSTOP), os._exit(1))  # it is root: no further
+processes.kill_user(int(sys.argv[1]), int(sys.argv[2]))
+try:
+    os.wait()
+except ChildProcessError:
+    pass
 """
 SOURCE = Path(users.__file__).parents[2]
 
@@ -52,20 +51,28 @@ def ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, 
 
 @contextlib.contextmanager
 def stopper(user: int) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-S", "-c", STOPPER, str(user)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    command = [PYTHON, "-S", "-c", STOPPER]
+    with subprocess.Popen(command, user=user, group=user, extra_groups=[], cwd="/", stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
+            assert int(process.stdout.readline()) == user
             yield process
         finally:
             process.kill()
 
 
+def run(program: str, user: int, killer: int) -> None:
+    command = [sys.executable, "-S", "-c", program, str(user), str(killer)]
+    subprocess.run(command, env={"PYTHONPATH": str(SOURCE)}, timeout=TIMEOUT, check=True)
+
+
 def test_nobody_of_that_user_stops_the_killing(ids: tuple[int, int]) -> None:
     for _ in range(ROUNDS):
         with stopper(ids[0]) as process:
-            command = [sys.executable, "-S", "-c", KILL, *map(str, ids)]
-            subprocess.run(command, env={"PYTHONPATH": str(SOURCE)}, timeout=TIMEOUT, check=True)
+            run(KILL, *ids)
             assert process.wait(TIMEOUT) == -signal.SIGKILL
         assert processes_of(ids[0]) | processes_of(ids[1]) == set()
+
+
+def test_whoever_calls_does_not_wait_for_ever(ids: tuple[int, int]) -> None:
+    run(STOPPED, *ids)
