@@ -1,4 +1,4 @@
-"""Every exception of Taskyard, as one tree.
+"""The errors that callers, users and peers see, as one tree. What never leaves its component stands where it is raised.
 
     TaskyardError
     ├── InvalidInput            what was asked for cannot be accepted as it is (HTTP 400)

@@ -154,11 +154,12 @@ class Fleet:
             self._with_room.pop(executor.executor_id, None)
 
     def forget(self, heard_before: float) -> list[Executor]:
-        """Drop the executors that are away, hold nothing and were not heard since. Gives them."""
+        """Drop the executors that are away, hold nothing and were not heard since. Gives them. One that a user has drained
+        stays: it is not to take work when it comes back."""
         gone = [
             executor
             for executor in self
-            if not executor.connected and not executor.holds and executor.last_heard < heard_before
+            if not (executor.connected or executor.holds or executor.draining) and executor.last_heard < heard_before
         ]
         for executor in gone:
             self.remove(executor)

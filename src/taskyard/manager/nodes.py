@@ -207,6 +207,8 @@ class Nodes:
         if len(self._fleet) < KNOWN_FOR_EACH * self._settings.max_executors:
             return
         gone = [executor.executor_id for executor in self._fleet.forget(math.inf)]
+        if not gone:
+            return
         log.warning("executors_forgotten", executors=len(gone))
         self._tasks.create_task(self._forgotten(self._store.forget_executors(gone)))
 

@@ -42,7 +42,7 @@ async def test_all_keys_that_are_too_old_go(yard: Yard, monkeypatch: pytest.Monk
 async def test_executors_that_are_long_gone_are_forgotten(yard: Yard) -> None:
     here, gone, holding = [await yard.connect(name) for name in ("here", "gone", "holding")]
     for peer in (here, gone):
-        peer.executor.draining = True  # so that the task goes to the third
+        peer.executor.leaving = True  # so that the task goes to the third
         yard.fleet.refresh(peer.executor)
     await yard.running(holding)
     gone.leaves()

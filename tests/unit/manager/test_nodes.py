@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,34 @@ async def test_executors_that_come_with_a_new_identity_each_time_are_forgotten(t
         assert "holding" in {executor.executor_id for executor in yard.fleet}
         rows = {row.executor_id for row in await yard.store.executors()}
         assert rows == {executor.executor_id for executor in yard.fleet}
+
+
+async def test_a_drain_outlives_a_crowd_of_new_identities_and_a_day(tmp_path: Path) -> None:
+    async with opened(tmp_path, max_executors=1) as yard:
+        (await yard.connect("drained")).leaves()
+        await yard.handler.call(DrainExecutor(executor="drained"))
+        for number in range(5):
+            (await yard.connect(f"e{number}")).leaves()
+        yard.fleet.forget(yard.now + 1)
+        assert (await yard.connect("drained")).executor.draining
+
+
+async def test_where_none_can_be_forgotten_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(tmp_path, max_executors=1) as yard:
+        for number in range(2):
+            peer = await yard.connect(f"e{number}")
+            await yard.running(peer, f"t{number}")
+            peer.leaves()
+        written: list[object] = []
+        real = yard.store.forget_executors
+
+        def recorded(executor_ids: Sequence[str]) -> Awaitable[None]:
+            written.append(executor_ids)
+            return real(executor_ids)
+
+        monkeypatch.setattr(yard.store, "forget_executors", recorded)
+        await yard.connect("another")
+        assert written == []
 
 
 async def test_a_full_disk_does_not_keep_executors_out(tmp_path: Path) -> None:
