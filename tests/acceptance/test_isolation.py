@@ -81,7 +81,7 @@ def first_line(client: Client, task: str) -> str:
 
 
 def test_a_task_reaches_nothing_that_is_not_its_own(yard: Yard, client: Client, tmp_path: Path) -> None:
-    yard.executor("--python", PYTHON, "--slots", "2")
+    node = yard.executor("--python", PYTHON, "--slots", "2")
     (executor,) = client.executors()
     assert "a user for each slot" in executor.confinement
     neighbour = client.submit("n.py", script=NEIGHBOUR, name="neighbour")
@@ -102,7 +102,45 @@ def test_a_task_reaches_nothing_that_is_not_its_own(yard: Yard, client: Client, 
     assert [one.path for one in result.artifacts] == ["mine"]
     client.stop(neighbour.id)
     assert client.wait(neighbour.id, timeout=60).state == "stopped"
+    node.terminate()  # it waits for the removal of what has ended
+    yard.components.remove(node)
     assert not Path(place).exists()
+
+
+# Looks for what the user of its slot has left on the machine, then leaves some itself.
+UNTIDY = """\
+import ctypes, json, os
+libc, librt, uid = ctypes.CDLL(None), ctypes.CDLL("librt.so.1"), os.getuid()
+found = []
+for kind in ("shm", "sem", "msg"):
+    names, *rows = (line.split() for line in open(f"/proc/sysvipc/{kind}"))
+    found += [f"{kind} {row[1]}" for row in rows if row[names.index("cuid")] == str(uid)]
+for folder in ("/dev/shm", "/tmp", "/var/tmp"):
+    found += [f"{folder}/{name}" for name in os.listdir(folder) if os.lstat(f"{folder}/{name}").st_uid == uid]
+if librt.mq_open(b"/left", os.O_RDWR) >= 0:
+    found.append("mq")
+print(json.dumps([uid, found]))
+made = [libc.shmget(0, 4096, 0o600), libc.semget(0, 1, 0o600), libc.msgget(0, 0o600)]
+made.append(librt.mq_open(b"/left", os.O_RDWR | os.O_CREAT, 0o600, None))
+assert min(made) >= 0, made
+for folder in ("/dev/shm", "/tmp", "/var/tmp"):
+    os.makedirs(f"{folder}/left-{uid}/deep")
+    open(f"{folder}/left-{uid}/deep/secret", "w").write("mine")
+    open(f"{folder}/left-{uid}.txt", "w").write("mine")
+"""
+
+
+def test_the_next_attempt_finds_nothing_of_the_one_before(yard: Yard, client: Client) -> None:
+    """Outside its folder too: neither files nor what the kernel keeps without any process."""
+    executor = yard.executor("--python", PYTHON, "--slots", "1")
+    tasks = [client.submit("u.py", script=UNTIDY, name=f"u-{number}", return_type="json") for number in range(3)]
+    seen = [client.result(task.id, timeout=60).value_as(list) for task in tasks]
+    uid = seen[0][0]
+    assert seen == [[uid, []]] * 3
+    executor.terminate()
+    yard.components.remove(executor)
+    folders = [Path(folder) for folder in ("/dev/shm", "/tmp", "/var/tmp")]
+    assert [one for folder in folders for one in folder.glob(f"left-{uid}*")] == []
 
 
 def test_two_executors_of_one_machine_never_share_a_user(yard: Yard, client: Client) -> None:

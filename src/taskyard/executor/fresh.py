@@ -14,6 +14,7 @@ import msgspec
 
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.runner import CannotStart, Launch, Status
+from taskyard.executor.slot_users import NoUser, SlotUsers
 from taskyard.executor.starter import Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
 from taskyard.executor.users import User
@@ -29,26 +30,30 @@ END_TIMEOUT = 20.0
 async def open_runner(python: str, confinement: Confinement, slots: int) -> AsyncIterator[FreshRunner]:
     """A runner for that many attempts at once. In the end no process of any attempt is left."""
     tender = Tender(confinement, slots)
+    users = SlotUsers(confinement.users)
     async with asyncio.TaskGroup() as tasks:
         tending = tasks.create_task(tender.run())
+        cleaning = tasks.create_task(users.run())
         try:
-            yield FreshRunner(python, confinement, tender)
+            yield FreshRunner(python, confinement, tender, users)
         finally:
             tending.cancel()
             await asyncio.wait([tending], timeout=END_TIMEOUT)
             tending.cancel()  # it had its time
+            cleaning.cancel()
+            await users.close()
 
 
 class FreshRunner:
     """Implements :class:`Runner`."""
 
-    def __init__(self, python: str, confinement: Confinement, tender: Tender) -> None:
+    def __init__(self, python: str, confinement: Confinement, tender: Tender, users: SlotUsers) -> None:
         self.confinement = confinement.words
         self.enforces = confinement.enforces
         self.isolated = bool(confinement.users)
         self._python = python
         self._tender = tender
-        self._free_users = list(confinement.users)
+        self._users = users
 
     async def start(self, launch: Launch) -> FreshProcess:
         reading, writing = zip(*(os.pipe() for _ in Stream), strict=True)
@@ -67,19 +72,20 @@ class FreshRunner:
         return process
 
     async def _start(self, launch: Launch, outputs: tuple[int, ...]) -> FreshProcess:
-        user = self._free_users.pop(0) if self._free_users else None
-        if user is None and self.isolated:
-            raise CannotStart("there is no user for another attempt")
+        try:
+            user = await self._users.take()
+        except NoUser as error:
+            raise CannotStart(str(error)) from error
         try:
             message = self._job(launch, user).encode()
             claim = await self._tender.take(user.id if user else None, _mark(launch))
         except (KeeperDied, ValueError) as error:
-            self._give_back(user)
+            self._users.give_back(user)
             raise CannotStart(f"{self._python} could not be started: {error}") from error
         except asyncio.CancelledError:
-            self._give_back(user)
+            self._users.give_back(user)
             raise
-        claim.gone.add_done_callback(lambda _: self._give_back(user))
+        claim.gone.add_done_callback(lambda _: self._users.give_back(user))
         try:
             async with asyncio.timeout(EXEC_TIMEOUT):
                 problem = await _hand_over(claim.end, message, outputs)
@@ -117,10 +123,6 @@ class FreshRunner:
             if name in self.enforces:
                 (limits if self.enforces[name] == "cgroup" else rlimits)[name] = getattr(asked, name)
         return limits, rlimits
-
-    def _give_back(self, user: User | None) -> None:
-        if user is not None:
-            self._free_users.append(user)
 
     def hold_until(self, deadline: float) -> None:
         self._tender.hold_until(deadline)

@@ -24,8 +24,9 @@ from taskyard.executor.fresh import FreshRunner, open_runner
 from taskyard.executor.lifeline import Lifeline, Ready
 from taskyard.executor.places import Place
 from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.starter import LENGTH, _receive
-from taskyard.executor.tending import Tender
+from taskyard.executor.tending import Claim, Tender
 from taskyard.executor.users import User
 from taskyard.link import clock
 from taskyard.task.model import Limits
@@ -405,15 +406,31 @@ async def test_a_keeper_that_hangs_is_seen_without_being_needed(
     script.close()
 
 
-async def test_who_is_cancelled_before_there_is_a_starter_gives_the_user_back(tmp_path: Path) -> None:
+async def wait_for_ever(asked: asyncio.Event) -> Claim:
+    asked.set()
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def test_who_is_cancelled_before_there_is_a_starter_gives_the_user_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     confinement = Confinement(tmp_path, (), (User(57_999, -1),))
-    runner = FreshRunner(sys.executable, confinement, Tender(confinement, 1))  # without a keeper: no starter comes
-    starting = asyncio.create_task(runner.start(Launch(("-c", ""), tmp_path, {})))
-    await asyncio.sleep(0)
-    assert not runner._free_users
+    users = SlotUsers(confinement.users, lambda uids: ())
+    tender = Tender(confinement, 1)  # without a keeper: no starter comes
+    cleaning = asyncio.create_task(users.run())
+    asked = asyncio.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(tender, "take", lambda user, mark: wait_for_ever(asked))
+        starting = asyncio.create_task(
+            FreshRunner(sys.executable, confinement, tender, users).start(Launch(("-c", ""), tmp_path, {}))
+        )
+        async with asyncio.timeout(20):
+            await asked.wait()
     starting.cancel()
     await asyncio.wait([starting])
-    assert [user.id for user in runner._free_users] == [57_999]
+    assert await users.take() == confinement.users[0]
+    cleaning.cancel()
 
 
 async def test_limits_of_each_process(runner: FreshRunner, tmp_path: Path) -> None:
