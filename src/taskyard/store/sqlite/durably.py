@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from taskyard.folders import make_private
+
 
 def sync(path: Path) -> None:
     """Wait until a file's content, or the names in a folder, are on the disk. ``OSError``."""
@@ -16,10 +18,5 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for our own user alone, and those above it that are missing, and have each one's name on the disk.
-    ``OSError``."""
-    if path.is_dir():
-        return
-    make_folder(path.parent)
-    path.mkdir(0o700, exist_ok=True)
-    sync(path.parent)
+    """Make a private folder, and those above it that are missing, and have each one's name on the disk. ``OSError``."""
+    make_private(path, lambda made: sync(made.parent))
