@@ -78,7 +78,6 @@ _ADVICE = {
     "oom": "give it more with '--limit memory=...', or have it use less",
     "limit": "give it more with '--limit', or have it use less",
     "timeout": "give it more time, or have it do less",
-    "output": "'--return-type text' takes any output",
 }
 
 

@@ -269,6 +269,9 @@ class Execution:
         try:
             artifacts = await self._interruptibly(self._uploaded())
         except BadOutput as error:
+            if not self._workspace.root.parent.exists():  # all attempts have theirs there: no fault of this script
+                message = f"the folder of the executor's attempts was removed while it ran: {error}"
+                return outcomes.spoiled(outcome, Reason.FILES, message)
             return outcomes.spoiled(outcome, Reason.OUTPUT, str(error))
         except Unreachable as error:
             return outcomes.spoiled(outcome, Reason.FILES, f"the artifacts could not be uploaded: {error}")

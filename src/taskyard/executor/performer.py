@@ -194,7 +194,7 @@ class Performer:
             output = self._spool.open(fence)
         except OSError as error:
             log.error("attempt_not_taken", task_id=fence.task_id, reason=str(error))
-            self.feed(NotTaken(fence, f"the executor's disk has no room for an attempt: {error.strerror}"))
+            self.feed(NotTaken(fence, f"the executor's disk cannot take an attempt: {error.strerror}"))
             return
         log.debug("attempt_taken", task_id=fence.task_id, attempt=fence.attempt)
         execution = self._executions[fence] = Execution(

@@ -81,7 +81,7 @@ async def _clear(confinement: Confinement, folders: Sequence[Path]) -> None:
     await kill_all(confinement.cells())
     for attempts in folders:
         await bury(OUTPUT_VARIABLE, attempts)
-        for attempt in attempts.iterdir():
+        for attempt in list(attempts.iterdir()) if attempts.exists() else ():
             await asyncio.to_thread(remove_tree, attempt)
 
 

@@ -21,7 +21,9 @@ def objection(return_type: ReturnType, stdout: bytes, dropped: int) -> str:
         return (
             f"the return value is incomplete: {dropped} bytes of stdout were not kept (see max_output of the executor)"
         )
-    return _json_objection(stdout) if return_type is ReturnType.JSON else ""
+    if return_type is ReturnType.JSON and (problem := _json_objection(stdout)):
+        return f"{problem} (the return type 'text' takes any output)"
+    return ""
 
 
 def _json_objection(stdout: bytes) -> str:

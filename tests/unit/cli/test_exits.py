@@ -73,9 +73,9 @@ def test_every_error_has_an_exit_code(error: errors.TaskyardError, code: Exit) -
         ),
         (ended(StateName.FAILED, reason="lost"), 1, "failed (lost)"),
         (
-            ended(StateName.FAILED, reason="output", exit_code=0),
+            ended(StateName.FAILED, reason="output", exit_code=0, message="the output folder was replaced by a link"),
             1,
-            "failed (output); '--return-type text' takes any output",
+            "failed (output): the output folder was replaced by a link",
         ),
         (ended(StateName.FAILED), 1, "failed (for an unknown reason)"),
         (ended(StateName.STOPPED, signal=15), 143, "was stopped"),

@@ -13,6 +13,7 @@ import pytest
 
 from taskyard.errors import InvalidInput
 from taskyard.executor import service
+from taskyard.executor.removal import remove_tree
 from taskyard.executor.spool import Spool
 from taskyard.protocol.messages import (
     Acknowledge,
@@ -161,6 +162,25 @@ class TestRun:
         outcome = (await manager.finished()).outcome
         assert outcome.reason is Reason.FILES
         assert "'../escape.py'" in outcome.message
+
+    async def test_folders_that_are_removed_under_it_are_the_machines_failure(
+        self, manager: Manager, settings: ExecutorSettings, tmp_path: Path
+    ) -> None:
+        go_on = tmp_path / "go-on"
+        text = f"import os, time; print(os.getpid(), flush=True)\nwhile not os.path.exists({str(go_on)!r}): time.sleep(0.02)"
+        async with executing(settings):
+            await manager.until(lambda: manager.links)
+            manager.send(run(text))
+            await pid_of(manager)
+            remove_tree(settings.data_dir / "executors" / "one" / "attempts")
+            go_on.touch()
+            outcome = (await manager.finished()).outcome
+        assert (outcome.reason, outcome.exit_code) == (Reason.FILES, 0)
+        assert "was removed while it ran" in outcome.message
+
+    async def test_a_script_that_removes_its_own_folder_failed_itself(self, manager: Manager, executor: object) -> None:
+        manager.send(run("import os, shutil; shutil.rmtree(os.environ['TASKYARD_OUTPUT'])"))
+        assert (await manager.finished()).outcome.reason is Reason.OUTPUT
 
     async def test_an_error_of_ours_costs_one_attempt(
         self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch

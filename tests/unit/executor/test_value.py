@@ -41,4 +41,6 @@ def test_json(stdout: bytes) -> None:
     ],
 )
 def test_no_json(stdout: bytes, says: str) -> None:
-    assert says in objection(ReturnType.JSON, stdout, 0)
+    problem = objection(ReturnType.JSON, stdout, 0)
+    assert says in problem
+    assert problem.endswith("(the return type 'text' takes any output)")
