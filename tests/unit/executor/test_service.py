@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import msgspec
@@ -156,6 +158,19 @@ class TestRun:
         for attempt in (1, 2):
             manager.send(run("", of=fence(attempt=attempt)))
             assert (await manager.finished(fence(attempt=attempt))).outcome.succeeded
+
+    async def test_removals_that_take_long_hold_nothing_else_up(
+        self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        go_on = threading.Event()
+        monkeypatch.setattr("taskyard.executor.workspace.remove_tree", lambda root: go_on.wait(60))
+        files = (script(""), *(script("", f"{number}") for number in range(20)))  # so many are written by a thread
+        try:
+            for attempt in range(1, 2 * ((os.cpu_count() or 1) + 4)):  # more than the threads that everything uses
+                manager.send(run("", of=fence(attempt=attempt), files=files))
+                assert (await manager.finished(fence(attempt=attempt))).outcome.succeeded
+        finally:
+            go_on.set()
 
     async def test_bad_file(self, manager: Manager, executor: object) -> None:
         manager.send(run("", files=(script(""), script("", "../escape.py"))))
