@@ -1,6 +1,6 @@
-"""The disk is full at the moment at which the index of the log has to grow: SQLite calls that an I/O error, and it is none.
+"""Full disks that SQLite calls I/O errors, and that are none: the index of the log cannot grow, or a quota is used up.
 
-strace has the kernel say that the disk is full, to the very write that would extend the index.
+strace has the kernel say so, to the very write that would extend the file.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ asyncio.run(main())
 """
 
 
-def traced(path: Path, *inject: str) -> dict[str, Any]:
-    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", f"{path}-shm", "-e", "trace=pwrite64", *inject]
+def traced(path: Path, beside: str, inject: str) -> dict[str, Any]:
+    expressions = ["-e", "trace=pwrite64,fdatasync", "-e", inject]
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", f"{path}{beside}", *expressions]
     done = subprocess.run(
         [*command, sys.executable, "-c", PROGRAM, str(path)],
         capture_output=True,
@@ -57,13 +58,37 @@ def traced(path: Path, *inject: str) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace (scripts/system-packages strace)")
+needs_strace = pytest.mark.skipif(
+    shutil.which("strace") is None, reason="needs strace (scripts/system-packages strace)"
+)
+
+
+@needs_strace
 async def test_an_index_that_cannot_grow_is_a_full_disk_and_passes(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     await (await SqliteStore.open(path)).close()
     # With another connection open, the first part of the index is there already: the next write is the one that extends it.
     reader = Database.to_read(path)
     reader.one("generation")
-    found = traced(path, "-e", "inject=pwrite64:error=ENOSPC:when=1")
+    found = traced(path, "-shm", "inject=pwrite64:error=ENOSPC:when=1")
     reader.close()
     assert found == {"told": ["StorageFull", "stored", "stored"], "failed": False, "tasks": 6002}
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT"])
+async def test_a_log_that_cannot_grow_is_a_full_disk_and_passes(tmp_path: Path, error: str) -> None:
+    path = tmp_path / "store.db"
+    await (await SqliteStore.open(path)).close()
+    # Some dozen writes are those of the first task; the large commit has thousands.
+    found = traced(path, "-wal", f"inject=pwrite64:error={error}:when=500")
+    assert found == {"told": ["StorageFull", "stored", "stored"], "failed": False, "tasks": 6002}
+
+
+@needs_strace
+async def test_a_log_that_cannot_be_synced_is_the_end_even_where_a_quota_is_why(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    await (await SqliteStore.open(path)).close()
+    found = traced(path, "-wal", "inject=fdatasync:error=EDQUOT:when=3")
+    assert found["told"][0] == "StoreError"
+    assert found["failed"]

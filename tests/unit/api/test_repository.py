@@ -142,6 +142,26 @@ async def test_a_collection_that_fails_is_tried_again_later(
         repository.find(old)
 
 
+async def test_a_wall_clock_that_is_set_forward_makes_no_file_old(
+    repository: Repository, manager: ScriptedManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Enough(Exception):
+        pass
+
+    async def nap(seconds: float) -> None:
+        raise Enough
+
+    before = staged(repository, b"before")
+    repository.publish(before)
+    tomorrow = time.time() + 86400
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
+    monkeypatch.setattr(time, "time_ns", lambda: int(tomorrow * 1e9))
+    monkeypatch.setattr("taskyard.api.collection.asyncio.sleep", nap)
+    with pytest.raises(Enough):
+        await collect_for_ever(repository, manager)
+    assert repository.find(before.sha256)
+
+
 async def receive(staging: Staging, *pieces: bytes) -> Receiver:
     receiver = Receiver(staging)
     for piece in pieces:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import apsw
 
 from taskyard.errors import StorageFull, StoreDamaged, StoreError, TaskyardError, Unavailable
@@ -14,9 +16,17 @@ _DAMAGED = (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError)
 _FATAL = (apsw.IOError, apsw.ReadOnlyError, apsw.CantOpenError, StoreDamaged, *_DAMAGED)
 
 
+def as_full(error: Exception, connection: apsw.Connection) -> Exception:
+    """The error, where it is not a write that a used-up quota has refused: then it says that the disk is full. SQLite calls
+    only ``ENOSPC`` that. A failed sync stays one. Ask before anything else is done with the connection."""
+    if _extended(error) == apsw.SQLITE_IOERR_WRITE and connection.system_errno == errno.EDQUOT:
+        return apsw.FullError("the disk quota is used up")
+    return error
+
+
 def is_full(error: Exception) -> bool:
     """The disk is full. Where that is met by the index of the log, which grows with it, SQLite calls it an I/O error."""
-    return isinstance(error, apsw.FullError) or getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE
+    return isinstance(error, apsw.FullError) or _extended(error) == apsw.SQLITE_IOERR_SHMSIZE
 
 
 def failure_from(error: Exception) -> StoreError | None:
@@ -39,3 +49,7 @@ def error_from(error: Exception) -> TaskyardError:
     if isinstance(error, _DAMAGED):
         return damaged(error)
     return StoreError(f"the store's file could not be used: {error}")
+
+
+def _extended(error: Exception) -> int:
+    return int(getattr(error, "extendedresult", 0))  # only those that SQLite has raised have one

@@ -18,7 +18,7 @@ import structlog
 
 from taskyard.errors import StoreError, Unavailable
 from taskyard.store.sqlite.database import Database
-from taskyard.store.sqlite.failures import BROKEN, error_from, failure_from
+from taskyard.store.sqlite.failures import BROKEN, as_full, error_from, failure_from
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -122,7 +122,8 @@ class Writer:
             self._database.connection.execute("BEGIN IMMEDIATE")
             answers = tuple(self._attempt(job) for job in jobs)
             self._database.connection.execute("COMMIT")
-        except BROKEN as error:
+        except BROKEN as met:
+            error = as_full(met, self._database.connection)
             self._roll_back()
             return Committed(
                 answers=tuple(Answer(job.waiter, error=error_from(error)) for job in jobs), failure=failure_from(error)
@@ -136,12 +137,13 @@ class Writer:
         connection.execute("SAVEPOINT operation")
         try:
             result = job.operation(self._database)
-        except BROKEN as error:
+        except BROKEN as met:
+            error = as_full(met, connection)
             if failure_from(error) is not None or not connection.in_transaction:
                 raise
             failed: Exception = error_from(error)
-        except Exception as error:
-            failed = error
+        except Exception as ours:
+            failed = ours
         else:
             connection.execute("RELEASE operation")
             return Answer(job.waiter, result)
@@ -174,7 +176,8 @@ class Writer:
         self._log_pages = 0
         try:
             self._database.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error as error:
+        except apsw.Error as met:
+            error = as_full(met, self._database.connection)
             if (failure := failure_from(error)) is not None:
                 self._deliver(self._give_up(Committed((), failure=failure)))
             else:  # the log keeps what was committed, and grows until there is room
