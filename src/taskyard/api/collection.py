@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import anyio.to_thread
 import structlog
@@ -25,16 +24,16 @@ async def collect_for_ever(repository: Repository, connector: Connector) -> None
     """Collect at the start and then every hour, until cancelled."""
     while True:
         try:
-            await collect(repository, connector, time.time() - PERIOD)
+            await collect(repository, connector, PERIOD)
         except (TaskyardError, OSError) as error:
             log.warning("collection_failed", reason=str(error))
         await asyncio.sleep(PERIOD)
 
 
-async def collect(repository: Repository, connector: Connector, before: float) -> int:
-    """Remove files that were last published before that moment (seconds since the epoch) and that no task and no artifact
-    refers to. How many went."""
-    old = list((await anyio.to_thread.run_sync(repository.older_than, before)).items())
+async def collect(repository: Repository, connector: Connector, age: float) -> int:
+    """Remove files that were last published more than ``age`` seconds ago and that no task and no artifact refers to. How many
+    went."""
+    old = list((await anyio.to_thread.run_sync(repository.older_than, age)).items())
     removed = 0
     for start in range(0, len(old), _BATCH):
         removed += await remove_unreferenced(repository, connector, dict(old[start : start + _BATCH]))

@@ -20,7 +20,6 @@ import os
 import re
 import secrets
 import threading
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import BinaryIO
 
 from taskyard.errors import InvalidInput, NotFound, StorageFull, StoreLocked
 from taskyard.folders import make_private
+from taskyard.link.clock import SteadyWall
 
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -88,6 +88,8 @@ class Repository:
         self._pins: Counter[str] = Counter()
         # Guards "nobody has touched it since we asked, so remove it" against "it is there, so touch it".
         self._lock = threading.Lock()
+        # Files are stamped and judged by one clock: nobody makes them old by setting the machine's.
+        self._now = SteadyWall()
         for one in (self._objects, self._incoming):
             make_private(one)
         self._owner = _lock_folder(folder)
@@ -111,13 +113,13 @@ class Repository:
             if place.parent.exists():
                 with self._lock:
                     if place.exists():
-                        _mark(place)
+                        self._mark(place)
                         staged.discard()
                         return None
             else:
                 place.parent.mkdir(exist_ok=True, mode=0o700)
                 _sync_folder(self._objects)
-            published_at = _mark(staged.path)
+            published_at = self._mark(staged.path)
             os.replace(staged.path, place)
             _sync_folder(place.parent)
             return published_at
@@ -141,8 +143,9 @@ class Repository:
             raise NotFound(f"file {sha256} is not in this API Server's repository: ask the one that it was sent to")
         return place
 
-    def older_than(self, moment: float) -> dict[str, int]:
-        """Files that were last published before ``moment`` (seconds since the epoch), and when (nanoseconds)."""
+    def older_than(self, age: float) -> dict[str, int]:
+        """Files that were last published more than ``age`` seconds ago, and when (nanoseconds since the epoch)."""
+        moment = self._now() - age
         found: dict[str, int] = {}
         for folder in self._objects.iterdir():
             for entry in folder.iterdir():
@@ -163,6 +166,12 @@ class Repository:
                     place.unlink()
                     removed += 1
         return removed
+
+    def _mark(self, path: Path) -> int:
+        # The kernel's own stamps are coarse: two within one tick would look the same.
+        now = int(self._now() * 1e9)
+        os.utime(path, ns=(now, now))
+        return now
 
     def _place(self, sha256: str) -> Path:
         if _SHA256.match(sha256) is None:
@@ -186,13 +195,6 @@ def _identity(path: Path) -> str:
         made.write_text(secrets.token_hex(16))
         made.replace(path)
     return path.read_text()
-
-
-def _mark(path: Path) -> int:
-    # The kernel's own stamps are coarse: two within one tick would look the same.
-    now = time.time_ns()
-    os.utime(path, ns=(now, now))
-    return now
 
 
 def _sync_folder(folder: Path) -> None:
