@@ -29,6 +29,7 @@ from taskyard.executor.runner import CannotStart, Launch, Runner, Running
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
 from taskyard.executor.value import objection
 from taskyard.executor.workspace import OUTPUT_VARIABLE, BadFile, Workspace
+from taskyard.link.clock import now
 from taskyard.protocol.messages import Run
 from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Stream
 
@@ -36,6 +37,8 @@ from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Stream
 DRAIN_TIMEOUT = 1.0
 #: Seconds that artifacts get to be uploaded once the executor has drained for its grace.
 UPLOAD_AFTER_DRAIN = 10.0
+#: Seconds between two looks at a timeout, at most: timers stand still while the machine is suspended.
+LONGEST_LOOK = 1.0
 #: Up to that many files that came with the message are written at once; more would hold the event loop up.
 FEW_FILES = 16
 #: JSON up to that many bytes is parsed at once.
@@ -93,6 +96,7 @@ class Execution:
         self._interruptible: asyncio.Task[Any] | None = None
         self._upload_until: float | None = None
         self._upload: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def perform(self) -> None:
         """Run the attempt to its end. Never raises but when cancelled."""
@@ -213,9 +217,8 @@ class Execution:
     async def _run_out(self, running: Running) -> Outcome:
         spec, started_at = self._run.spec, time.time()
         pipes = Pipes(running.pipes, self._capture.take)
-        timer = None
         if spec.timeout is not None:
-            timer = self._loop.call_later(spec.timeout, self.stop, spec.grace, Cause.TIMEOUT)
+            self._hold_timeout(now() + spec.timeout)
         try:
             self._feed(Began(self._run.fence, started_at))
             self._make_up_for_interruption(running)
@@ -229,8 +232,8 @@ class Execution:
         finally:
             running.kill()
             pipes.close()
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
         self._check_killed()
         outcome = outcomes.after_exit(status, self._signalled, spec, self._excess)
         outcome = msgspec.structs.replace(outcome, started_at=started_at, ended_at=ended_at)
@@ -241,6 +244,13 @@ class Execution:
         if outcome.succeeded and (problem := await self._objection()):
             outcome = outcomes.spoiled(outcome, Reason.OUTPUT, problem)
         return await self._with_artifacts(outcome)
+
+    def _hold_timeout(self, due: float) -> None:
+        remaining = due - now()
+        if remaining > 0:
+            self._timer = self._loop.call_later(min(LONGEST_LOOK, remaining), self._hold_timeout, due)
+        else:
+            self.stop(self._run.spec.grace, Cause.TIMEOUT)
 
     @asynccontextmanager
     async def _watching_disk(self) -> AsyncIterator[None]:

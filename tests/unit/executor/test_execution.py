@@ -22,6 +22,7 @@ from taskyard.executor.runner import Launch, Running
 from taskyard.executor.spool import Spool
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
 from taskyard.executor.workspace import Workspace
+from taskyard.link.clock import now
 from taskyard.protocol.messages import RepositoryAddress, Run
 from taskyard.task.model import FileRef, Outcome, Reason
 from tests.unit.executor.conftest import TIMEOUT, fence, run
@@ -126,6 +127,16 @@ async def test_the_first_cause_counts(rig: Rig) -> None:
         execution.stop(600, Cause.TIMEOUT)
         execution.stop(0, Cause.MANAGER)
     assert (rig.outcome.stopped, rig.outcome.reason) == (False, Reason.TIMEOUT)
+
+
+async def test_the_time_of_a_suspension_counts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    execution = rig.execution(run(FOREVER, timeout=600.0))
+    rig.runner.go_on.set()
+    async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as tasks:
+        tasks.create_task(execution.perform())
+        await rig.began.wait()
+        monkeypatch.setattr("taskyard.executor.execution.now", lambda: now() + 601.0, raising=False)
+    assert rig.outcome.reason is Reason.TIMEOUT
 
 
 async def test_cancelled_while_it_downloads(rig: Rig) -> None:
