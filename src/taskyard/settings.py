@@ -229,7 +229,7 @@ class ExecutorSettings(Settings):
     manager_host: str = Field("127.0.0.1", description="host of the manager")
     manager_port: int = Field(MANAGER_EXECUTOR_PORT, ge=1, le=65535, description="its port for executors")
     name: str = Field("", max_length=100, description="name in listings; empty: the host's name and a number")
-    slots: int = Field(1, ge=1, le=4096, description="attempts at once")
+    slots: int = Field(1, ge=1, le=1000, description="attempts at once")
     cpus: float = Field(default_factory=lambda: float(os.cpu_count() or 1), gt=0, description="CPUs to offer")
     memory: int = Field(0, ge=0, description="bytes of memory to offer; 0: what the machine has")
     gpus: float = Field(0.0, ge=0, description="GPUs to offer")

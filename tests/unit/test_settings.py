@@ -11,6 +11,7 @@ from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
 from taskyard import settings
+from taskyard.executor.node import MAX_OUTCOMES
 from taskyard.settings import (
     ApiSettings,
     ClientSettings,
@@ -220,6 +221,7 @@ def test_a_token_does_not_show_itself() -> None:
         (ExecutorSettings, {"resources": {"slots": 3}}, "resources: slots is no further quantity"),
         (ExecutorSettings, {"resources": {"x": 1e30}}, "resources: the resource x: 1e+30 cannot be offered"),
         (ExecutorSettings, {"memory": 10**18}, "memory: the resource memory: 1e+18 cannot be offered"),
+        (ExecutorSettings, {"slots": MAX_OUTCOMES + 1}, "slots: must be 1000 or less"),
         (ExecutorSettings, {"slots": 0, "cpus": 0}, "slots: must be 1 or more; cpus: must be more than 0"),
     ],
 )

@@ -59,6 +59,7 @@ from taskyard.protocol.messages import (
 from taskyard.task.model import Fence, Outcome, Reason, requirement_of
 
 MAX_REFUSED = 10_000
+#: Attempts that have an outcome, or will have one, until the manager has acknowledged it. More slots could not be filled.
 MAX_OUTCOMES = 1_000
 #: Longest grace of an attempt that is ended because its executor drains, in seconds, whatever its spec says.
 LONGEST_DRAIN_GRACE = 5.0
