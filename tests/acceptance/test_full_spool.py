@@ -100,7 +100,7 @@ def test_a_full_disk_takes_no_new_runs_and_works_again_when_there_is_room(bench:
     waiting = bench.client.submit("-c 'print(1)'", return_type="text")
     bench.executor.wait_for("attempt_not_taken", task_id=waiting.id)
     rejected = bench.manager.wait_for("attempt_rejected", task_id=waiting.id)
-    assert "disk has no room" in rejected["reason"]
+    assert "disk cannot take an attempt: No space left" in rejected["reason"]
     bench.disk.make_room()
     assert bench.client.result(waiting.id, timeout=60).value == "1\n"
     again = bench.client.get(waiting.id)
