@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from taskyard.executor.runner import CannotStart, Launch, Status
+from taskyard.executor.runner import CannotStart, Launch, StartedBy, Status
 from taskyard.task.model import Stream
 from tests.simulation.loop import Process, VirtualLoop
 
@@ -293,6 +293,8 @@ class SimulatedRunner:
 
 class SimulatedRunning:
     """Implements :class:`taskyard.executor.runner.Running`."""
+
+    started_by: StartedBy = "fresh"
 
     def __init__(self, loop: VirtualLoop, scripts: Scripts, script: Script) -> None:
         self._loop = loop

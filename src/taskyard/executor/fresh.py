@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from taskyard.executor.confinement import Confinement
-from taskyard.executor.runner import CannotStart, Launch, Status
+from taskyard.executor.runner import CannotStart, Launch, StartedBy, Status
 from taskyard.executor.slot_users import NoUser, SlotUsers
 from taskyard.executor.starter import Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
@@ -131,7 +131,8 @@ class FreshRunner:
 class FreshProcess:
     """Implements :class:`Running`."""
 
-    def __init__(self, tender: Tender, claim: Claim) -> None:
+    def __init__(self, tender: Tender, claim: Claim, started_by: StartedBy = "fresh") -> None:
+        self.started_by = started_by
         self.pipes: dict[Stream, int] = {}
         self._tender = tender
         self._claim = claim

@@ -13,6 +13,10 @@ import msgspec
 
 from taskyard.task.model import Limits, Stream
 
+#: How a script was started: by a spare that had been forked ahead, by a fork of a warm interpreter, by a fresh interpreter, or
+#: as a program that is no script of ours.
+StartedBy = Literal["spare", "fork", "fresh", "program"]
+
 
 class Launch(msgspec.Struct, frozen=True):
     """What to start: ``arguments`` are what would follow ``python``, ``directory`` is where it starts. ``folder`` is the
@@ -60,6 +64,10 @@ class CannotStart(Exception):
 
 class Running(Protocol):
     """A script that was started."""
+
+    @property
+    def started_by(self) -> StartedBy:
+        """How it was started."""
 
     @property
     def pipes(self) -> dict[Stream, int]:
