@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def test_a_task_reaches_nothing_that_is_not_its_own(yard: Yard, client: Client, 
     forbidden = [f"{place}/secret", place, str(data), *(str(path) for path in sorted(data.rglob("*")))]
     assert any("token" in path for path in forbidden)
     assert any(".db" in path or "sqlite" in path for path in forbidden)
-    task = client.submit(["c.py", *forbidden], script=CURIOUS, name="curious", return_type="json")
+    task = client.submit(shlex.join(["c.py", *forbidden]), script=CURIOUS, name="curious", return_type="json")
     result = client.result(task.id, timeout=60)
     seen = result.value_as(dict)
     own = seen["ids"][0][0]

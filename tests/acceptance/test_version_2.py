@@ -27,7 +27,7 @@ def client(shared_yard: Yard) -> Iterator[Client]:
 
 
 def test_submit_and_wait_is_one_request(shared_yard: Yard) -> None:
-    body = json.dumps({"command": ["-c", "print(6 * 7)"], "return_type": "json"})
+    body = json.dumps({"command": "-c 'print(6 * 7)'", "return_type": "json"})
     status, task = shared_yard.curl_json("/api/v2/tasks?wait=30", "-H", "Content-Type: application/json", "-d", body)
     assert (status, task["state"], task["result"]["value"]) == (201, "finished", 42)
 

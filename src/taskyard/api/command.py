@@ -1,4 +1,4 @@
-"""The command of a task: what would follow ``python``. Pure."""
+"""The command of a task: what would follow ``python``, or a program with its arguments. Pure."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ def script_position(arguments: Sequence[str]) -> int | None:
     return None
 
 
-def check_command(arguments: Sequence[str], paths: Collection[str]) -> None:
-    """``InvalidInput`` where the command does not find its script among the task's files, or no process takes it."""
+def check_command(arguments: Sequence[str], paths: Collection[str], *, program: bool = False) -> None:
+    """``InvalidInput`` where the command does not find its script, or its ``program``, among the task's files, or no process
+    takes it."""
     if len(arguments) > MOST_WORDS:
         raise InvalidInput(f"the command has {len(arguments)} words: {MOST_WORDS} are the most")
     for word in arguments:
@@ -69,6 +70,9 @@ def check_command(arguments: Sequence[str], paths: Collection[str]) -> None:
             raise InvalidInput(f"a word of the command is longer than {LONGEST_WORD} bytes: send it as a file instead")
     if sum(len(word.encode("utf-8", "surrogatepass")) for word in arguments) > LONGEST_COMMAND:
         raise InvalidInput(f"the command is longer than {LONGEST_COMMAND} bytes: send what it holds as a file instead")
+    if program:
+        _check_program(arguments, paths)
+        return
     position = script_position(arguments)
     if position is None:
         if not arguments:
@@ -79,23 +83,49 @@ def check_command(arguments: Sequence[str], paths: Collection[str]) -> None:
         return
     plain = posixpath.normpath(script)
     if plain not in paths and posixpath.normpath(f"{plain}/__main__.py") not in paths:
-        sent = ", ".join(sorted(paths)[:5]) or "none"
         raise InvalidInput(
-            f"the command runs {script!r}, which is not among the task's files ({sent}): name the file that you "
+            f"the command runs {script!r}, which is not among the task's files ({_some(paths)}): name the file that you "
             "upload first, or begin with an option of the interpreter such as -m or -c"
         )
 
 
-def renamed(arguments: Sequence[str], old: str, new: str) -> tuple[str, ...]:
+def _check_program(arguments: Sequence[str], paths: Collection[str]) -> None:
+    """A name without a slash may be on the executor's ``PATH``: only there can be seen whether it is."""
+    name = arguments[0] if arguments else ""
+    if not name or name.startswith("-"):
+        raise InvalidInput(
+            f"a command that is a list begins with a program, and this one with {name!r}: give what would follow 'python' "
+            "as a string"
+        )
+    if "/" in name and not name.startswith("/") and posixpath.normpath(name) not in paths:
+        raise InvalidInput(
+            f"the command runs the program {name!r}, which is not among the task's files ({_some(paths)}): send it "
+            "along, or name one that is on the executor's PATH"
+        )
+
+
+def _some(paths: Collection[str]) -> str:
+    return ", ".join(sorted(paths)[:5]) or "none"
+
+
+def program_path(arguments: Sequence[str]) -> str | None:
+    """Where a program's text lies that came without a path; None where its name is one of the executor's ``PATH``."""
+    name = arguments[0] if arguments else ""
+    return posixpath.normpath(name) if "/" in name and not name.startswith("/") else None
+
+
+def renamed(arguments: Sequence[str], old: str, new: str, *, program: bool = False) -> tuple[str, ...]:
     """The command that runs ``new`` where ``arguments`` ran the file ``old``."""
-    position = script_position(arguments)
+    position = 0 if program else script_position(arguments)
     if position is None or posixpath.normpath(arguments[position]) != old:
         return tuple(arguments)
-    return (*arguments[:position], new, *arguments[position + 1 :])
+    return (*arguments[:position], f"./{new}" if program else new, *arguments[position + 1 :])
 
 
-def stem(arguments: Sequence[str]) -> str:
-    """What a task without a name is called after: its script, or its module."""
+def stem(arguments: Sequence[str], *, program: bool = False) -> str:
+    """What a task without a name is called after: its script, its module, or its program."""
+    if program:
+        return posixpath.basename(arguments[0])
     position = script_position(arguments)
     if position is not None:
         return posixpath.basename(arguments[position]).removesuffix(".py")

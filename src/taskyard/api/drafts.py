@@ -14,7 +14,7 @@ import anyio.to_thread
 import msgspec
 
 from taskyard.api.amounts import amount
-from taskyard.api.command import check_command, script_position, split_command
+from taskyard.api.command import check_command, program_path, script_position, split_command
 from taskyard.api.names import check_name, check_path, check_paths
 from taskyard.api.schemas import LimitsInput, SpecInput, TaskInput
 from taskyard.api.uploads.staging import Content, Staging
@@ -43,8 +43,13 @@ async def draft(task: TaskInput, uploaded: Sequence[FileRef], staging: Staging, 
     if task.name is not None:
         check_name(task.name)
     files = [*uploaded, *await _files(task, uploaded, staging, max_files)]
-    arguments = _arguments(task, files)
-    return Draft(task.name, Spec(arguments=arguments, files=tuple(files), **_conditions(task, task.model_fields_set)))
+    spec = Spec(
+        arguments=_arguments(task, files),
+        program=_is_program(task),
+        files=tuple(files),
+        **_conditions(task, task.model_fields_set),
+    )
+    return Draft(task.name, spec)
 
 
 async def draft_change(
@@ -53,10 +58,11 @@ async def draft_change(
     """The update that was asked for. The command has to find its script among the files as they will be."""
     sent = [*uploaded, *await _files(change, uploaded, staging, max_files)]
     files = sent or list(present.files)
-    arguments = present.arguments if change.command is None else _arguments(change, files)
-    check_command(arguments, {file.path for file in files})
+    if change.command is None:
+        check_command(present.arguments, {file.path for file in files}, program=present.program)
     return SpecChange(
-        arguments=msgspec.UNSET if change.command is None else arguments,
+        arguments=msgspec.UNSET if change.command is None else _arguments(change, files),
+        program=_is_program(change),
         files=tuple(sent) if sent else msgspec.UNSET,
         **_conditions(change, change.model_fields_set),
     )
@@ -84,8 +90,13 @@ def _arguments(task: SpecInput, files: Sequence[FileRef]) -> tuple[str, ...]:
                 "the command is missing: give 'command', or send exactly one file, which is run without arguments"
             )
         arguments = (files[0].path,)
-    check_command(arguments, {file.path for file in files})
+    check_command(arguments, {file.path for file in files}, program=_is_program(task))
     return arguments
+
+
+def _is_program(task: SpecInput) -> bool:
+    """A list names a program; a string, or no command at all, a script for Python."""
+    return task.command is not None and not isinstance(task.command, str)
 
 
 def _words(task: SpecInput) -> tuple[str, ...] | None:
@@ -111,6 +122,9 @@ async def _files(task: SpecInput, uploaded: Sequence[FileRef], staging: Staging,
 
 def _script_path(task: SpecInput, others: Sequence[str]) -> str:
     arguments = _words(task) or ()
+    if _is_program(task):
+        path = program_path(arguments)
+        return SCRIPT if path is None or path in others else check_path(path)
     position = script_position(arguments)
     if position is None or arguments[position].startswith("/"):
         return SCRIPT

@@ -119,6 +119,7 @@ def _details(detail: TaskDetail) -> dict[str, Any]:
         "exit_code": outcome.exit_code if outcome else None,
         "signal": outcome.signal if outcome else None,
         "command": spec.arguments,
+        "program": spec.program,
         "return_type": spec.return_type,
         "files": tuple(
             FileView(path=file.path, size=file.size, sha256=file.sha256, executable=file.executable)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic_core import PydanticCustomError
 
 from taskyard.api.amounts import LARGEST_SIZE, Amount, Size, as_bytes, size_schema
-from taskyard.api.command import LONGEST_WORD, MOST_WORDS
+from taskyard.api.command import LONGEST_COMMAND, LONGEST_WORD, MOST_WORDS
 from taskyard.api.names import LONGEST_PATH, NAME_PATTERN
 from taskyard.offers import LONGEST_LABEL, MOST_LABELS
 
@@ -32,7 +32,8 @@ LEAST_CPUS, MOST_CPUS = 0.01, 10_000
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 Path = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_PATH, pattern=_NO_NUL)]
 Word = Annotated[str, StringConstraints(max_length=LONGEST_WORD, pattern=_NO_NUL)]
-CommandLine = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_WORD, pattern=_NO_NUL)]
+#: Quotes make a command longer than its words.
+CommandLine = Annotated[str, StringConstraints(min_length=1, max_length=2 * LONGEST_COMMAND, pattern=_NO_NUL)]
 VariableName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Label = Annotated[str, StringConstraints(max_length=LONGEST_LABEL, pattern=r"^[A-Za-z0-9._/-]*$")]
 LabelName = Annotated[str, StringConstraints(max_length=LONGEST_LABEL, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
@@ -98,13 +99,14 @@ class SpecInput(Input):
 
     command: CommandLine | Annotated[list[Word], Field(min_length=1, max_length=MOST_WORDS)] | None = Field(
         None,
-        description="what would follow `python`; a string is split as a POSIX shell would. "
-        "Without it the only file is run",
-        examples=["hello.py 6", ["-m", "package.module", "x"]],
+        description="a string is what would follow `python`, split as a POSIX shell would; a list is a program with its "
+        "arguments, run directly: one of the files, or on the executor's PATH. Without it Python runs the only file",
+        examples=["hello.py 6", "-m package.module x", ["bash", "job.sh"]],
     )
     script: str | None = Field(
         None,
-        description="a script's text; stored as the file that the command begins with, else as `script.py`",
+        description="a script's text; stored as the file that the command begins with, else as `script.py`; where the "
+        "command is a list, only a first word with a slash is a file's name",
         examples=["print(40 + 2)"],
     )
     files: list[FileInput] = Field(default=[], description="further files")

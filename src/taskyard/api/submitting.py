@@ -46,7 +46,8 @@ async def _submit(
 
 
 def _submission(task_id: str, draft: Draft) -> Submission:
-    name = draft.name or names.made_name(command.stem(draft.spec.arguments), os.urandom(5))
+    stem = command.stem(draft.spec.arguments, program=draft.spec.program)
+    name = draft.name or names.made_name(stem, os.urandom(5))
     return Submission(task_id=task_id, name=name, spec=draft.spec)
 
 

@@ -206,14 +206,15 @@ def _change(form: Form, detail: TaskDetail) -> SpecChange:
     present = detail.spec
     file = _file(form)
     files = present.files if file is None else (file,)
-    arguments: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    arguments, program = present.arguments, present.program
     if "cmd" in form.fields:
-        arguments = command.split_command(form.fields["cmd"])
+        arguments, program = command.split_command(form.fields["cmd"]), False
     elif file is not None and present.files:
-        arguments = command.renamed(present.arguments, present.files[0].path, file.path)
-    command.check_command(present.arguments if arguments is msgspec.UNSET else arguments, {one.path for one in files})
+        arguments = command.renamed(arguments, present.files[0].path, file.path, program=program)
+    command.check_command(arguments, {one.path for one in files}, program=program)
     return SpecChange(
         arguments=arguments,
+        program=program,
         files=msgspec.UNSET if file is None else files,
         return_type=_return_type(form.fields["rt"]) if "rt" in form.fields else msgspec.UNSET,
     )

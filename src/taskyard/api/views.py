@@ -76,7 +76,8 @@ class TaskSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskView(TaskSummary):
-    """A task with its newest spec, and what is known of its last attempt. ``secrets`` holds names only. ``measured_by`` says
+    """A task with its newest spec, and what is known of its last attempt. ``command`` is what follows ``python``; where
+    ``program`` is true, a program with its arguments. ``secrets`` holds names only. ``measured_by`` says
     where ``peak_memory`` and ``cpu_time`` come from: ``cgroup`` (all its processes) or ``wait4`` (the script and the
     children that it waited for). ``last_lines`` is the end of what it printed, where it did not end well."""
 
@@ -84,6 +85,7 @@ class TaskView(TaskSummary):
     exit_code: int | None
     signal: int | None
     command: tuple[str, ...]
+    program: bool
     return_type: ReturnType
     files: tuple[FileView, ...]
     env: dict[str, str]

@@ -51,10 +51,13 @@ COMMANDS: tuple[tuple[str, str, Group], ...] = (
     ("version", "version:version", MORE),
 )
 
+_WHAT = (
+    "[OPTIONS] FILE [ARGUMENTS...] | [OPTIONS] -m MODULE [ARGUMENTS...] | [OPTIONS] --program PROGRAM [ARGUMENTS...]"
+)
 #: How to use a command, where the names of its parameters do not say it.
 USAGES = {
-    "run": "[OPTIONS] FILE [ARGUMENTS...] | [OPTIONS] -m MODULE [ARGUMENTS...]",
-    "submit": "[OPTIONS] FILE [ARGUMENTS...] | [OPTIONS] -m MODULE [ARGUMENTS...]",
+    "run": _WHAT,
+    "submit": _WHAT,
     "stop": "[OPTIONS] TASK...",
     "start": "[OPTIONS] TASK...",
     "rm": "[OPTIONS] TASK...",

@@ -61,7 +61,7 @@ class Session:
         self._interrupts = Interrupts()
         self._uploaded = True
 
-    async def run(self, command: Sequence[str], files: Sequence[Path], options: TaskOptions) -> int:
+    async def run(self, command: str | Sequence[str], files: Sequence[Path], options: TaskOptions) -> int:
         """The exit code."""
         with self._interrupts.caught():
             interrupted = asyncio.create_task(self._interrupts.happened.wait())
@@ -74,7 +74,7 @@ class Session:
 
     async def _run(
         self,
-        command: Sequence[str],
+        command: str | Sequence[str],
         files: Sequence[Path],
         options: TaskOptions,
         interrupted: asyncio.Task[bool],

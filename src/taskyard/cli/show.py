@@ -167,7 +167,7 @@ def task(one: Task, at: datetime) -> None:
             ("message", one.message),
             ("exit code", "" if one.exit_code is None else str(one.exit_code)),
             ("signal", "" if one.signal is None else str(one.signal)),
-            ("command", words(("python", *one.command))),
+            ("command", words(one.command if one.program else ("python", *one.command))),
             ("return type", one.return_type),
             ("files", ", ".join(f"{file.path} ({size(file.size)})" for file in one.files)),
             ("executor", (one.executor.name or one.executor.id) if one.executor else ""),

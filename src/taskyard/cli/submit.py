@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,13 @@ class What:
         str | None,
         Parameter(name=["--module", "-m"], help="Run this module, as `python -m`, instead of a file."),
     ] = None
+    program: Annotated[
+        bool,
+        Parameter(
+            help="Run a program instead of a script: a name is one of the executor's PATH, a relative path with a slash "
+            "a file that is sent along.",
+        ),
+    ] = False
     include: Annotated[
         Sequence[Path],
         Parameter(name=["--include", "-i"], help="A further file or folder that the script needs; may be repeated."),
@@ -69,17 +77,23 @@ class What:
         Parameter(name=["--return-type", "-t"], help="What its result is: its stdout as text or JSON, or its files."),
     ] = None
 
-    def command(self, words: Sequence[str]) -> list[str]:
-        """What follows ``python``."""
+    def command(self, words: Sequence[str]) -> str | list[str]:
+        """What follows ``python``, or a program with its arguments."""
         if self.module is not None:
-            return ["-m", self.module, *words]
+            if self.program:
+                raise InvalidInput("--program and -m are two ways to say what to run: give one of them")
+            return shlex.join(["-m", self.module, *words])
         if not words:
-            raise InvalidInput("give the script to run, or a module with -m")
-        return [Path(words[0]).name, *words[1:]]
+            raise InvalidInput(f"give the {'program' if self.program else 'script'} to run, or a module with -m")
+        if self.program:
+            return [f"./{Path(words[0]).name}" if _is_sent(words[0]) else words[0], *words[1:]]
+        return shlex.join([Path(words[0]).name, *words[1:]])
 
     def files(self, words: Sequence[str]) -> list[Path]:
-        """What is uploaded, the script first."""
-        return [*([] if self.module is not None else [Path(words[0])]), *self.include]
+        """What is uploaded, the script or the program first."""
+        if self.module is not None or (self.program and not _is_sent(words[0])):
+            return list(self.include)
+        return [Path(words[0]), *self.include]
 
     def options(self) -> TaskOptions:
         """What was given of the rest; the server's defaults hold for what was not."""
@@ -115,21 +129,26 @@ class What:
         return given
 
 
+def _is_sent(program: str) -> bool:
+    """An absolute path is one of the executor's machine."""
+    return "/" in program and not program.startswith("/")
+
+
 DEFAULT_WHAT = What()
 Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
 
 def run(*words: Words, what: What = DEFAULT_WHAT, remote: Remote = DEFAULT_REMOTE) -> int:
-    """Run a script and show its output as it is printed.
+    """Run a script, or a program, and show its output as it is printed.
 
-    What follows FILE goes to the script untouched. The exit code is the script's, or 128 and the number of the signal that
+    What follows FILE or PROGRAM goes to it untouched. The exit code is the script's, or 128 and the number of the signal that
     killed it. Ctrl-C stops the task; a second one leaves at once. With --json the output is one line of JSON for each
     piece, and the task last.
 
     Parameters
     ----------
     words
-        The script and its arguments.
+        The script, or the program, and its arguments.
     """
     import asyncio
 
@@ -152,14 +171,14 @@ def submit(
     ] = None,
     remote: Remote = DEFAULT_REMOTE,
 ) -> None:
-    """Submit a script and print the task's name.
+    """Submit a script, or a program, and print the task's name.
 
-    What follows FILE goes to the script untouched.
+    What follows FILE or PROGRAM goes to it untouched.
 
     Parameters
     ----------
     words
-        The script and its arguments.
+        The script, or the program, and its arguments.
     """
     from taskyard.cli import show
     from taskyard.cli.progress import upload_progress

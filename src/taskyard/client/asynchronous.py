@@ -104,9 +104,10 @@ class AsyncClient:
     ) -> Task:
         """Submit a task; it is durable when this returns.
 
-        ``command`` is what would follow ``python``: ``"hello.py 6"`` or ``["hello.py", "6"]``; with one file it may be
-        left out. ``files`` are paths of files and folders, or a mapping that says where each is to lie in the task's
-        working directory; they are streamed from disk. ``script`` is a script as text. With the same
+        ``command`` as a string is what would follow ``python``: ``"hello.py 6"``; with one file it may be left out. As a list
+        it is a program with its arguments, one of the files or on the executor's ``PATH``: ``["bash", "job.sh"]``.
+        ``files`` are paths of files and folders, or a mapping that says where each is to lie in the task's working
+        directory; they are streamed from disk. ``script`` is a script as text. With the same
         ``idempotency_key`` a second submit gives the task of the first. Raises ``NameTaken``, ``KeyReused``,
         ``TooLarge`` and ``StorageFull`` too.
         """

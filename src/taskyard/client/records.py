@@ -84,12 +84,14 @@ class TaskSummary(Answer):
 class Task(TaskSummary):
     """A task as it stands. ``exit_code``, ``signal``, ``message``, ``peak_memory``, ``cpu_time`` and ``last_lines`` are those
     of its last attempt that ended; ``measured_by`` is ``cgroup`` (all its processes) or ``wait4`` (those that the script
-    waited for); ``command`` is what follows ``python``; of ``secrets`` only the names are told."""
+    waited for); ``command`` is what follows ``python``, or with ``program`` a program and its arguments; of ``secrets`` only
+    the names are told."""
 
     message: str = ""
     exit_code: int | None = None
     signal: int | None = None
     command: tuple[str, ...] = ()
+    program: bool = False
     return_type: ReturnType = ReturnType.NONE
     executor: ExecutorName | None = None
     files: tuple[TaskFile, ...] = ()

@@ -19,6 +19,8 @@ def nonsense(run: Run) -> str:
 
 def _problems(run: Run) -> Iterator[str]:
     spec = run.spec
+    if spec.program and not spec.arguments:
+        yield "it names no program"
     for name in spec.limits.names:
         amount = getattr(spec.limits, name)
         if not 0 < amount <= MAX_AMOUNT:

@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from taskyard.executor import outcomes
+from taskyard.executor import outcomes, program
 from taskyard.executor.artifacts import ArtifactUploader, BadOutput
 from taskyard.executor.capture import Capture
 from taskyard.executor.disk import DiskWatch
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.output import Pipes
 from taskyard.executor.repository import Unreachable
-from taskyard.executor.runner import CannotStart, Launch, Runner, Running
+from taskyard.executor.runner import CannotExecute, CannotStart, Launch, Runner, Running
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
 from taskyard.executor.value import objection
 from taskyard.executor.workspace import OUTPUT_VARIABLE, BadFile, Workspace
@@ -79,6 +79,7 @@ class Execution:
         save: Callable[[Outcome], None],
     ) -> None:
         self._run = run
+        self._files = program.files_of(run.spec)
         self._tools = tools
         self._workspace = workspace
         self._capture = capture
@@ -162,6 +163,8 @@ class Execution:
             outcome = Outcome(reason=Reason.FILES, message=str(error))
         except CannotStart as error:
             outcome = Outcome(reason=Reason.START, message=str(error))
+        except CannotExecute as error:
+            outcome = self._unexecuted(error.number)
         except Interrupted:
             outcome = outcomes.before_it_began(self._cause)
         else:
@@ -177,16 +180,15 @@ class Execution:
         return outcomes.bounded(outcome)
 
     async def _prepare(self) -> None:
-        files = self._run.spec.files
         self._workspace.make()
-        if len(files) <= FEW_FILES and all(file.content is not None for file in files):
+        if len(self._files) <= FEW_FILES and all(file.content is not None for file in self._files):
             self._write_inline()
             return
         await self._interruptibly(self._fetch())
 
     async def _fetch(self) -> None:
         await asyncio.to_thread(self._write_inline)
-        for file in self._run.spec.files:
+        for file in self._files:
             if file.content is None:
                 try:
                     async with self._tools.downloader.file(file, self._run.repositories) as cached:
@@ -195,7 +197,7 @@ class Execution:
                     raise Unreachable(f"{file.path!r} could not be downloaded: {error}") from error
 
     def _write_inline(self) -> None:
-        for file in self._run.spec.files:
+        for file in self._files:
             if file.content is not None:
                 self._workspace.write(file, file.content)
 
@@ -203,7 +205,8 @@ class Execution:
         self._check_interruption()
         running = await self._tools.runner.start(
             Launch(
-                arguments=self._run.spec.arguments,
+                arguments=program.words_of(self._run.spec),
+                direct=self._run.spec.program,
                 directory=self._workspace.work,
                 environment=self._workspace.environment(self._run, os.environ, own_user=self._tools.runner.isolated),
                 limits=self._run.spec.limits,
@@ -213,6 +216,13 @@ class Execution:
         )
         self._log.info("attempt_started", arguments=len(self._run.spec.arguments), files=len(self._run.spec.files))
         return running
+
+    def _unexecuted(self, number: int) -> Outcome:
+        """Told where a shell would tell it, too: in its output."""
+        outcome = program.unexecuted(self._run.spec, number)
+        self._capture.take(Stream.STDERR, f"taskyard: {outcome.message}\n".encode(errors="replace"))
+        self._capture.seal()
+        return outcome
 
     async def _run_out(self, running: Running) -> Outcome:
         spec, started_at = self._run.spec, time.time()

@@ -1,4 +1,4 @@
-"""Starts a new interpreter for each attempt, by way of the keeper."""
+"""Starts a new interpreter, or the program that was named, for each attempt, by way of the keeper."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from taskyard.executor.confinement import Confinement
-from taskyard.executor.runner import CannotStart, Launch, StartedBy, Status
+from taskyard.executor.program import OF_THE_MACHINE
+from taskyard.executor.runner import CannotExecute, CannotStart, Launch, StartedBy, Status
 from taskyard.executor.slot_users import NoUser, SlotUsers
-from taskyard.executor.starter import Job
+from taskyard.executor.starter import NOT_EXECUTED, Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
 from taskyard.executor.users import User
 from taskyard.task.model import Limits, Stream
@@ -72,16 +73,17 @@ class FreshRunner:
         return process
 
     async def _start(self, launch: Launch, outputs: tuple[int, ...]) -> FreshProcess:
+        words = launch.arguments if launch.direct else (self._python, *launch.arguments)
         try:
             user = await self._users.take()
         except NoUser as error:
             raise CannotStart(str(error)) from error
         try:
-            message = self._job(launch, user).encode()
+            message = self._job(words, launch, user).encode()
             claim = await self._tender.take(user.id if user else None, _mark(launch))
         except (KeeperDied, ValueError) as error:
             self._users.give_back(user)
-            raise CannotStart(f"{self._python} could not be started: {error}") from error
+            raise CannotStart(f"{words[0]} could not be started: {error}") from error
         except asyncio.CancelledError:
             self._users.give_back(user)
             raise
@@ -99,14 +101,14 @@ class FreshRunner:
             problem = str(error) or "it took too long"
         if problem:
             claim.gone.add_done_callback(lambda _: claim.close())
-            raise CannotStart(f"{self._python} could not be started: {problem}")
-        return FreshProcess(self._tender, claim)
+            raise _refusal(words[0], problem, direct=launch.direct)
+        return FreshProcess(self._tender, claim, "program" if launch.direct else "fresh")
 
-    def _job(self, launch: Launch, user: User | None) -> Job:
+    def _job(self, words: tuple[str, ...], launch: Launch, user: User | None) -> Job:
         limits, rlimits = self._limits(launch.limits)
         return Job(
-            program=self._python,
-            arguments=[_text(one) for one in (self._python, *launch.arguments)],
+            program=_text(words[0]),
+            arguments=[_text(one) for one in words],
             environment=[(_text(name), _text(value)) for name, value in launch.environment.items()],
             directory=str(launch.directory),
             limits=limits,
@@ -201,6 +203,16 @@ async def _hand_over(end: socket.socket, message: bytes, outputs: tuple[int, ...
     while piece := await loop.sock_recv(end, 4096):
         problem += piece
     return problem.decode(errors="replace")
+
+
+def _refusal(program: str, problem: str, *, direct: bool) -> CannotStart | CannotExecute:
+    """What a starter's answer says."""
+    if problem.startswith(NOT_EXECUTED):
+        number = int(problem.removeprefix(NOT_EXECUTED))
+        if direct and number not in OF_THE_MACHINE:
+            return CannotExecute(number)
+        problem = os.strerror(number)
+    return CannotStart(f"{program} could not be started: {problem}")
 
 
 def _mark(launch: Launch) -> str:

@@ -21,7 +21,8 @@ StartedBy = Literal["spare", "fork", "fresh", "program"]
 class Launch(msgspec.Struct, frozen=True):
     """What to start: ``arguments`` are what would follow ``python``, ``directory`` is where it starts. ``folder`` is the
     attempt's own folder with all that it may write; where each slot has a user of its own, it becomes that user's. ``mark`` is
-    a variable of the environment, and its value, that nobody else's has."""
+    a variable of the environment, and its value, that nobody else's has. Where it is ``direct``, ``arguments`` are a program
+    and its own arguments: the program is found on the ``PATH`` of ``environment`` where its name has no slash."""
 
     arguments: tuple[str, ...]
     directory: Path
@@ -29,6 +30,7 @@ class Launch(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     folder: Path | None = None
     mark: tuple[str, str] = ("", "")
+    direct: bool = False
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 class CannotStart(Exception):
     """The script could not be started; the text says why."""
+
+
+class CannotExecute(Exception):
+    """The program that was named cannot be executed: ``number`` is the system's error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(os.strerror(number))
+        self.number = number
 
 
 class Running(Protocol):
@@ -97,7 +107,7 @@ class Runner(Protocol):
     isolated: bool
 
     async def start(self, launch: Launch) -> Running:
-        """Start a script. ``CannotStart``."""
+        """Start a script. ``CannotStart``; ``CannotExecute`` where it is the program that was named."""
 
     def hold_until(self, deadline: float) -> None:
         """Kill every script at that time of the clock of :mod:`taskyard.link.clock`, unless told a later one before."""

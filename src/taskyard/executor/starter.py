@@ -1,7 +1,8 @@
 """A process that waits, with its session and its cell, to become a script's interpreter. Standard library only.
 
 The keeper forks it ahead of time. The job comes over a socket: its length in eight bytes, JSON, and two descriptors for
-the output. Where the interpreter could not be executed the answer is a sentence; the end of the stream says that it was.
+the output. Where nothing could be started the answer is a sentence, or says with which error the system would not execute
+the program; the end of the stream says that it did.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from taskyard.executor.places import Place
 
 LENGTH = struct.Struct("<Q")
 READY = b"ready"
+#: Begins the answer where it was the program's execution that failed: the number of the error follows.
+NOT_EXECUTED = "not executed: "
 OOM_SCORE = 500
 #: Until there is a job they are ignored, as by the keeper: whoever sends them to all means the executor.
 LATE_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
@@ -32,8 +35,9 @@ RLIMITS = {
 
 
 class Job(NamedTuple):
-    """``arguments`` and ``environment`` (``NAME=value``) are bytes of the system as Latin-1. ``limits`` are set in the cell,
-    ``rlimits`` for each process. ``folder`` becomes ``user``'s, where there is one."""
+    """``program``, ``arguments`` and ``environment`` (``NAME=value``) are bytes of the system as Latin-1; a program without a
+    slash in its name is looked for on the environment's ``PATH``. ``limits`` are set in the cell, ``rlimits`` for each process.
+    ``folder`` becomes ``user``'s, where there is one."""
 
     program: str
     arguments: list[str]
@@ -125,11 +129,14 @@ def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
     for number in LATE_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     cell.forget_peak()
-    os.execve(  # noqa: S606
-        job.program,
-        [_bytes(one) for one in job.arguments],
-        {_bytes(name): _bytes(value) for name, value in job.environment},
-    )
+    try:
+        os.execvpe(  # noqa: S606
+            _bytes(job.program),
+            [_bytes(one) for one in job.arguments],
+            {_bytes(name): _bytes(value) for name, value in job.environment},
+        )
+    except OSError as error:
+        raise OSError(f"{NOT_EXECUTED}{error.errno}") from error
 
 
 def _bytes(text: str) -> bytes:

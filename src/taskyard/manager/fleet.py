@@ -12,6 +12,7 @@ from typing import assert_never
 
 from taskyard.manager.cordon import Cordon, Step
 from taskyard.protocol.messages import Usage
+from taskyard.protocol.versions import PROGRAMS
 from taskyard.task.model import SHORT_ID, SLOTS, Fence, Requirement
 
 #: Requirements of which is remembered who could meet them.
@@ -41,7 +42,8 @@ class Hold:
 @dataclass(slots=True)
 class Executor:
     """An executor that the manager knows. ``draining`` is the user's wish, ``leaving`` the executor's own. Amounts are in
-    thousandths; ``last_heard`` is in seconds since the epoch, for showing."""
+    thousandths; ``last_heard`` is in seconds since the epoch, for showing; ``version`` is that of the protocol that was agreed
+    on last, 0 before."""
 
     executor_id: str
     name: str
@@ -51,6 +53,7 @@ class Executor:
     draining: bool = False
     leaving: bool = False
     boot_id: str = ""
+    version: int = 0
     software: str = ""
     confinement: tuple[str, ...] = ()
     enforces: dict[str, str] = field(default_factory=dict)
@@ -91,15 +94,19 @@ class Executor:
         return self.capacity.get(resource, 0) - self.used.get(resource, 0)
 
     def lacks(self, requirement: Requirement) -> tuple[str, ...]:
-        """Labels, resources and limits that it does not have or cannot enforce, even when idle."""
+        """Labels, resources and limits that it does not have or cannot enforce, even when idle, and what it is too old for."""
         labels = [f"{key}={value}" for key, value in requirement.labels if self.labels.get(key) != value]
         resources = [name for name, amount in requirement.resources if self.capacity.get(name, 0) < amount]
         limits = [f"limit {name}" for name in self.cannot_enforce(requirement)]
-        return (*labels, *resources, *limits)
+        return (*labels, *resources, *limits, *self.is_too_old_for(requirement))
 
     def cannot_enforce(self, requirement: Requirement) -> tuple[str, ...]:
         """Limits for which it has no means."""
         return tuple(name for name in requirement.limits if name not in self.enforces)
+
+    def is_too_old_for(self, requirement: Requirement) -> tuple[str, ...]:
+        """What came with a later version than its own."""
+        return ("programs other than Python",) if requirement.program and self.version < PROGRAMS else ()
 
     def is_short_of(self, requirement: Requirement) -> tuple[str, ...]:
         """Resources of which not enough is free now."""

@@ -33,6 +33,7 @@ from taskyard.protocol.messages import (
     Stop,
     Welcome,
 )
+from taskyard.protocol.session import negotiated
 from taskyard.settings import ManagerSettings
 from taskyard.store.base import ExecutorRow, Store
 from taskyard.task.state import Lost, Missing
@@ -197,7 +198,7 @@ class Nodes:
         executor.software, executor.confinement, executor.enforces = hello.software, hello.confinement, hello.enforces
         if executor.boot_id != hello.boot_id:
             self._cordons.clear(executor, "it was started anew")
-        executor.boot_id = hello.boot_id
+        executor.boot_id, executor.version = hello.boot_id, negotiated(hello)
         executor.connected, executor.leaving, executor.last_heard = True, False, self._wall()
         self._fleet.put(executor)
         return executor

@@ -302,11 +302,12 @@ def _obstacle(executor: Executor, requirement: Requirement, on_last_chance: bool
 
 
 def _lack(executor: Executor, requirement: Requirement) -> str:
-    """What it does not have, and what it cannot enforce."""
-    limits = executor.cannot_enforce(requirement)
-    others = executor.lacks(requirement)[: -len(limits) or None]
+    """What it does not have, what it cannot enforce, and what it is too old for."""
+    limits, too_new = executor.cannot_enforce(requirement), executor.is_too_old_for(requirement)
+    others = executor.lacks(requirement)[: -(len(limits) + len(too_new)) or None]
     parts = ["lacks " + ", ".join(_describe(name, executor, requirement) for name in others)] if others else []
     parts += [f"cannot enforce the limit {name}" for name in limits]
+    parts += [f"is of an older Taskyard, which does not run {name}: upgrade it" for name in too_new]
     return ", ".join(parts)
 
 

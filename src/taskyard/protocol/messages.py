@@ -27,7 +27,7 @@ from taskyard.task.model import (
 # What an introduction offers; the link fills it in. Their defaults there stay 1 for ever: that is what a peer of version 1
 # leaves out.
 OLDEST_VERSION = 1
-NEWEST_VERSION = 2
+NEWEST_VERSION = 3
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))

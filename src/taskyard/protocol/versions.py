@@ -1,7 +1,8 @@
 """What an older peer cannot read, and how it is told instead.
 
 A field that an older version does not know is ignored there, so that it needs nothing here, unless ignoring it would break
-a promise. A word of an enumeration that it does not know would end its session.
+a promise: what a user asks for is refused then, and no attempt is sent that would be run as something else. A word of an
+enumeration that it does not know would end its session.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from taskyard.errors import InvalidInput
-from taskyard.protocol.messages import NEWEST_VERSION, Call, ForgetExecutor, Submit, UpdateTask
+from taskyard.protocol.messages import NEWEST_VERSION, Call, ForgetExecutor, Run, Submit, UpdateTask
 from taskyard.task.model import Limits, Reason, Spec, SpecChange, StopCause
 
 T = TypeVar("T")
+
+#: The version from which on an executor can run another program than Python.
+PROGRAMS = 3
 
 #: By the version that brought them: words, and the nearest one that the version before has. The type belongs to the key,
 #: since two words of different enumerations may be equal.
@@ -29,16 +33,19 @@ _NEW_WORDS: dict[int, dict[tuple[type[enum.StrEnum], str], enum.StrEnum]] = {
 #: By the version that brought them: fields of a spec that an older manager would ignore, and what it would run without.
 _NEW_FIELDS: dict[int, dict[str, Any]] = {
     2: {"limits": Limits(), "queue_timeout": None, "total_timeout": None},
+    PROGRAMS: {"program": False},
 }
 
 
 def readable(message: T, version: int) -> T:
     """The message as a peer can read it whose session agreed on ``version``. ``InvalidInput`` where that peer would leave
-    out what the user asked for."""
+    out what the user asked for, or run something else."""
     if version >= NEWEST_VERSION:
         return message
     if isinstance(message, Call):
         _check(message, version)
+    if isinstance(message, Run) and message.spec.program and version < PROGRAMS:
+        raise InvalidInput("the executor is of an older Taskyard, which runs Python's scripts only: upgrade it")
     words = {key: word for brought, new in _NEW_WORDS.items() if brought > version for key, word in new.items()}
     return _without(message, words)  # type: ignore[no-any-return]  # of the same type
 

@@ -104,10 +104,12 @@ class Limits(Record, kw_only=True):
 
 
 class Spec(Record, kw_only=True):
-    """What a task runs. ``arguments`` is what would follow ``python``. Timeouts are in seconds: ``timeout`` for one run,
-    ``queue_timeout`` for each wait in the queue, ``total_timeout`` for the task as a whole, from its submit or start."""
+    """What a task runs. ``arguments`` is what would follow ``python``; with ``program`` it is a program with its arguments,
+    which is run directly. Timeouts are in seconds: ``timeout`` for one run, ``queue_timeout`` for each wait in the queue,
+    ``total_timeout`` for the task as a whole, from its submit or start."""
 
     arguments: tuple[str, ...]
+    program: bool = False
     files: tuple[FileRef, ...] = ()
     return_type: ReturnType = ReturnType.NONE
     env: dict[str, str] = {}
@@ -125,9 +127,11 @@ class Spec(Record, kw_only=True):
 
 
 class SpecChange(Record, kw_only=True):
-    """An update of a spec: what is UNSET stays as it is."""
+    """An update of a spec: what is UNSET stays as it is. ``program`` says what ``arguments`` are, and nothing without them:
+    whoever changes a command and does not know the word means a script."""
 
     arguments: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    program: bool = False
     files: tuple[FileRef, ...] | msgspec.UnsetType = msgspec.UNSET
     return_type: ReturnType | msgspec.UnsetType = msgspec.UNSET
     env: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
@@ -148,16 +152,19 @@ class SpecChange(Record, kw_only=True):
         changes: dict[str, Any] = {
             name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not msgspec.UNSET
         }
+        if self.arguments is msgspec.UNSET:
+            del changes["program"]
         return msgspec.structs.replace(spec, **changes)
 
 
 class Requirement(msgspec.Struct, frozen=True):
-    """What an executor must offer to run a task; ``limits`` names those that it must be able to enforce. Hashable: tasks of
-    one requirement queue together."""
+    """What an executor must offer to run a task; ``limits`` names those that it must be able to enforce; ``program`` where it
+    must be able to run another program than Python. Hashable: tasks of one requirement queue together."""
 
     labels: tuple[tuple[str, str], ...] = ()
     resources: tuple[tuple[str, int], ...] = ((SLOTS, 1000),)
     limits: tuple[str, ...] = ()
+    program: bool = False
 
 
 class Created(Record, tag="created"):
@@ -354,4 +361,5 @@ def requirement_of(spec: Spec) -> Requirement:
         labels=tuple(sorted(spec.labels.items())),
         resources=tuple(sorted((name, amount) for name, amount in resources.items() if amount > 0)),
         limits=spec.limits.names,
+        program=spec.program,
     )

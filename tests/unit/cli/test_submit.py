@@ -94,7 +94,7 @@ def test_everything_after_the_script_is_the_scripts(
     request = api.requests[0]
     assert request.headers["idempotency-key"] == "k"
     assert sent_spec(request) == {
-        "command": ["hello.py", "6", "--url", "x", "--help", "--", "-h"],
+        "command": "hello.py 6 --url x --help -- -h",
         "name": "hello",
         "env": {"A": "1"},
         "secrets": {"SECRET": "s3"},
@@ -115,9 +115,32 @@ def test_everything_after_the_script_is_the_scripts(
 
 def test_a_module_needs_no_file(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
     api.on("POST /tasks", task())
-    assert cli("submit", "--json", "-m", "pkg.module", "a", "--b") == Exit.OK
-    assert json.loads(api.requests[0].content) == {"command": ["-m", "pkg.module", "a", "--b"]}
+    assert cli("submit", "--json", "-m", "pkg.module", "a b", "--b") == Exit.OK
+    assert json.loads(api.requests[0].content) == {"command": "-m pkg.module 'a b' --b"}
     assert json.loads(capsys.readouterr().out)["name"] == "hello"
+
+
+def test_a_program_on_the_executor_needs_no_file(cli: Cli, api: ScriptedApi) -> None:
+    api.on("POST /tasks", task())
+    assert cli("submit", "--program", "/bin/sh", "-c", "echo $0", "--name") == Exit.OK
+    assert json.loads(api.requests[0].content) == {"command": ["/bin/sh", "-c", "echo $0", "--name"]}
+
+
+def test_a_program_with_a_path_is_sent_along(cli: Cli, api: ScriptedApi, script: Path) -> None:
+    api.on("POST /tasks", task())
+    (script.parent / "tool").write_text("#!/bin/sh")
+    assert cli("submit", "--program", "-i", str(script), "folder/tool", "6") == Exit.OK
+    request = api.requests[0]
+    assert sent_spec(request) == {"command": ["./tool", "6"]}
+    files = [name for _, name, _ in parsed(request.headers["content-type"], request.content)[1:]]
+    assert files == ["tool", "hello.py"]
+
+
+def test_a_program_and_a_module_are_too_much(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli("submit", "--program", "-m", "x") == Exit.USAGE
+    assert "two ways" in capsys.readouterr().err
+    assert cli("submit", "--program") == Exit.USAGE
+    assert "give the program to run" in capsys.readouterr().err
 
 
 def test_run_shows_the_output_and_ends_as_the_script(

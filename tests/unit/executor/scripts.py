@@ -84,6 +84,12 @@ class Script:
         self._stderr.close()
 
 
+async def start_program(runner: FreshRunner, folder: Path, *words: str, **environment: str) -> Script:
+    """Start a program with its arguments in ``folder``, which becomes its own."""
+    launch = Launch(arguments=words, directory=folder, environment=environment, folder=folder, direct=True)
+    return Script(await runner.start(launch))
+
+
 async def start(
     runner: FreshRunner,
     text: str,

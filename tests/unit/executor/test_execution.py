@@ -139,6 +139,21 @@ async def test_the_time_of_a_suspension_counts(rig: Rig, monkeypatch: pytest.Mon
     assert rig.outcome.reason is Reason.TIMEOUT
 
 
+async def test_a_program_that_came_along_may_be_executed(rig: Rig) -> None:
+    rig.runner.go_on.set()
+    text = "#!/bin/sh\necho $# arguments; exit 5\n"
+    await rig.execution(run(text, arguments=("script.py", "6"), program=True)).perform()
+    assert (rig.outcome.exit_code, rig.outcome.last_lines) == (5, "1 arguments\n")
+
+
+async def test_a_program_that_is_not_there_is_told_in_its_output(rig: Rig) -> None:
+    await rig.execution(run("", arguments=("nowhere-to-be-found",), program=True)).perform()
+    assert rig.kinds == [Ended]
+    assert (rig.outcome.exit_code, rig.outcome.reason, rig.outcome.last_sequence) == (127, Reason.EXIT, 1)
+    assert "there is no program 'nowhere-to-be-found'" in rig.outcome.message
+    assert rig.outcome.last_lines == f"taskyard: {rig.outcome.message}\n"
+
+
 async def test_cancelled_while_it_downloads(rig: Rig) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         asked.set()

@@ -23,14 +23,25 @@ from taskyard.executor.confinement import Confinement
 from taskyard.executor.fresh import FreshRunner, open_runner
 from taskyard.executor.lifeline import Lifeline, Ready
 from taskyard.executor.places import Place
-from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.runner import CannotExecute, CannotStart, Launch
 from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.starter import LENGTH, _receive
 from taskyard.executor.tending import Claim, Tender
 from taskyard.executor.users import User
 from taskyard.link import clock
 from taskyard.task.model import Limits
-from tests.unit.executor.scripts import CHILD, DAEMON, FORKS, SLEEP, STOPPER, STUBBORN, Script, is_alive, start
+from tests.unit.executor.scripts import (
+    CHILD,
+    DAEMON,
+    FORKS,
+    SLEEP,
+    STOPPER,
+    STUBBORN,
+    Script,
+    is_alive,
+    start,
+    start_program,
+)
 
 pytestmark = pytest.mark.anyio
 PYTHON = "/usr/bin/python3"
@@ -80,6 +91,37 @@ async def test_exits(runner: FreshRunner, tmp_path: Path) -> None:
     assert not script.running.stop(1.0)
     script.running.kill()
     script.close()
+
+
+async def test_a_program_on_the_path_of_its_own_environment(runner: FreshRunner, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    tool = tmp_path / "bin" / "tool"
+    tool.write_text("#!/bin/sh\necho $0 $1 $PWD; exit 4\n")
+    tool.chmod(0o755)
+    script = await start_program(runner, tmp_path, "tool", "ü", PATH=f"/nowhere:{tool.parent}")
+    assert script.running.started_by == "program"
+    assert await script.line() == f"{tool} ü {tmp_path}"
+    assert (await script.running.gone()).exit_code == 4
+    script.close()
+
+
+async def test_a_program_that_cannot_be_executed(runner: FreshRunner, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "odd").write_text("no program")
+    (tmp_path / "odd").chmod(0o755)
+    (tmp_path / "lost").write_text("#!/nowhere/sh")
+    (tmp_path / "lost").chmod(0o755)
+    for words, number in (
+        (("nowhere",), errno.ENOENT),
+        (("./nowhere",), errno.ENOENT),
+        (("./text/x",), errno.ENOTDIR),
+        (("./text",), errno.EACCES),
+        (("./odd",), errno.ENOEXEC),
+        (("./lost",), errno.ENOENT),
+    ):
+        with pytest.raises(CannotExecute) as raised:
+            await start_program(runner, tmp_path, *words, PATH="/usr/bin:/bin")
+        assert raised.value.number == number, words
 
 
 async def test_it_leads_a_session_in_a_clean_process(runner: FreshRunner, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from taskyard.protocol.messages import (
     Stop,
     StopTask,
     Welcome,
+    WhyTask,
 )
 from taskyard.task.model import Created, Failed, Fence, Reason, Running, Stopped
 from tests.unit.manager.yard import NOW, Peer, Yard, finished, opened, output
@@ -130,6 +131,16 @@ async def test_who_comes_again_may_offer_something_else(yard: Yard) -> None:
     peer = await yard.connect(slots=3, name="renamed", labels={"zone": "b"})
     assert (peer.free, peer.executor.name, peer.executor.labels) == (3, "renamed", {"zone": "b"})
     assert len(list(yard.fleet)) == 1
+
+
+async def test_an_executor_of_an_older_version_gets_no_program(yard: Yard) -> None:
+    old = await yard.connect("old", newest_version=2)
+    task = await yard.submit("job", arguments=("bash", "job.sh"), program=True)
+    assert old.runs() == []
+    why = await yard.handler.call(WhyTask(task=task.id))
+    assert "older Taskyard" in why.executors[0].explanation
+    new = await yard.connect("new")
+    assert [run.spec.program for run in new.told(Run)] == [True]
 
 
 async def test_a_row_that_could_not_be_saved_harms_nothing(yard: Yard) -> None:

@@ -9,7 +9,7 @@ from taskyard.manager.fleet import Executor, Fleet, Hold
 from taskyard.manager.scheduler import Queue, Waiting, explain
 from taskyard.protocol.messages import Submission
 from taskyard.store.base import Placement
-from taskyard.task.model import Created, Requirement, Spec, Task
+from taskyard.task.model import Created, Limits, Requirement, Spec, Task, requirement_of
 
 ONE_SLOT = Requirement()
 BIG = Requirement(resources=(("cpus", 8000), ("slots", 1000)))
@@ -300,6 +300,23 @@ def test_limits_that_an_executor_cannot_enforce_are_named() -> None:
     assert sentences(fleet, Requirement(limits=("memory",))) == {"poor": "cannot enforce the limit memory"}
     assert placed(queue_of(task("t", 1, needs=Requirement(limits=("memory",)))), fleet) == ["t"]
     assert fleet.holder("t") is able
+
+
+def test_an_executor_that_is_too_old_for_programs_is_named() -> None:
+    old, new = executor("old"), executor("new")
+    old.version, new.version = 2, 3
+    needs = requirement_of(Spec(arguments=("bash", "job.sh"), program=True, limits=Limits(disk=1)))
+    new.enforces = {"disk": "watch"}
+    fleet = fleet_of(old, new)
+    explanation = "is of an older Taskyard, which does not run programs other than Python: upgrade it"
+    assert sentences(fleet, needs) == {"old": f"cannot enforce the limit disk, {explanation}"}
+    old.enforces = new.enforces
+    assert sentences(fleet, needs) == {"old": explanation}
+    old.labels, old.capacity["slots"] = {"zone": "b"}, 0
+    assert sentences(fleet, needs) == {"old": f"lacks slots (asked for 1, has 0), {explanation}"}
+    old.capacity["slots"] = 1000
+    assert placed(queue_of(task("t", 1, needs=needs), task("u", 2, needs=needs)), fleet) == ["t"]
+    assert fleet.holder("t") is new
 
 
 def test_a_waiting_task_ranks_by_priority_then_order() -> None:

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from taskyard.errors import TaskyardError, TooLarge, Unavailable
 from taskyard.manager.fleet import Executor
 from taskyard.manager.parts import Parts
@@ -170,7 +172,8 @@ class Yard:
         """Let an executor in."""
         link = RecordingLink(self.boottime, host)
         about: dict[str, Any] = {"boot_id": "b", "name": f"name of {executor_id}", "capacity": {"slots": slots * 1000}}
-        welcome, session = await self.parts.nodes.admit(offered(Hello(executor_id=executor_id, **about | hello)), link)
+        said = msgspec.structs.replace(offered(Hello(executor_id=executor_id, **about)), **hello)
+        welcome, session = await self.parts.nodes.admit(said, link)
         executor = self.fleet.get(executor_id)
         assert executor is not None
         return Peer(self, executor, link, welcome, session)

@@ -26,6 +26,7 @@ from taskyard.protocol.messages import (
     ForgetExecutor,
     ManagerApiMessage,
     ManagerMessage,
+    Run,
     Submission,
     Submit,
     TaskDetail,
@@ -167,7 +168,7 @@ def test_no_message_to_version_1_holds_a_word_that_it_does_not_know(direction: s
         try:
             told = readable(message, 1)
         except InvalidInput:
-            assert isinstance(message, Call)
+            assert isinstance(message, Call | Run)
             continue
         assert new_words(told) == set()
         assert readable(message, NEWEST_VERSION) is message
@@ -206,16 +207,33 @@ def test_the_nearest_old_word_is_told_and_the_rest_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked",
-    [{"limits": Limits(memory=1)}, {"queue_timeout": 1.0}, {"total_timeout": 1.0}],
-    ids=lambda asked: next(iter(asked)),
+    ("version", "asked"),
+    [
+        (1, {"limits": Limits(memory=1)}),
+        (1, {"queue_timeout": 1.0}),
+        (1, {"total_timeout": 1.0}),
+        (2, {"program": True}),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else f"{value}",
 )
-def test_what_an_old_manager_would_leave_out_is_not_asked_of_it(asked: dict[str, Any]) -> None:
+def test_what_an_old_manager_would_leave_out_is_not_asked_of_it(version: int, asked: dict[str, Any]) -> None:
     submission = Submission(task_id="t", name="n", spec=Spec(arguments=("a.py",), **asked))
-    for request in (Submit(items=(submission,)), UpdateTask(task="t", change=SpecChange(**asked))):
+    change = SpecChange(arguments=("a.py",), **asked)
+    for request in (Submit(items=(submission,)), UpdateTask(task="t", change=change)):
         with pytest.raises(InvalidInput, match=f"does not know {next(iter(asked))}: upgrade it"):
-            readable(Call(number=1, request=request), 1)
-        assert readable(Call(number=1, request=request), 2).request is request
+            readable(Call(number=1, request=request), version)
+        assert readable(Call(number=1, request=request), version + 1).request is request
+
+
+def test_no_old_executor_is_sent_a_program_that_it_would_give_to_python() -> None:
+    fence = Fence("g", "t", 1)
+    program = Run(fence=fence, name="n", spec=Spec(arguments=("bash", "job.sh"), program=True))
+    for version in (1, 2):
+        with pytest.raises(InvalidInput, match="older Taskyard"):
+            readable(program, version)
+        script = Run(fence=fence, name="n", spec=Spec(arguments=("job.py",)))
+        assert readable(script, version) == script
+    assert readable(program, 3) is program
 
 
 def test_an_old_manager_is_not_asked_to_forget_an_executor() -> None:

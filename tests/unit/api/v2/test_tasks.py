@@ -48,7 +48,7 @@ async def test_everything_that_can_be_said_of_a_task(http: httpx2.AsyncClient, m
     body = await create(
         http,
         name="full",
-        command=["-u", "main.py", "a b"],
+        command="-u main.py 'a b'",
         files=[{"path": "data/x.bin", "base64": "AAE="}, {"path": "y.txt", "content": "ü"}],
         return_type="json",
         env={"LANGUAGE": "en"},
@@ -91,6 +91,36 @@ async def test_everything_that_can_be_said_of_a_task(http: httpx2.AsyncClient, m
     assert body["secrets"] == ["KEY"]
     assert body["resources"] == {"cpus": 0.5, "memory": 512 << 20, "slots": 1}
     assert body["created_at"] == "2023-11-14T22:13:20.250000Z"
+
+
+async def test_a_list_is_a_program(http: httpx2.AsyncClient, manager: ScriptedManager) -> None:
+    body = await create(http, command=["bash", "-e", "job.sh"], files=[{"path": "job.sh", "content": "exit 3"}])
+    spec = manager.only().spec
+    assert (spec.arguments, spec.program) == (("bash", "-e", "job.sh"), True)
+    assert (body["command"], body["program"]) == (["bash", "-e", "job.sh"], True)
+    assert body["name"].startswith("bash-")
+
+
+@pytest.mark.parametrize(
+    ("command", "path"), [(["./job.sh", "x"], "job.sh"), (["a/../bin/b"], "bin/b"), (["sh", "x"], "script.py")]
+)
+async def test_a_script_with_a_list_is_the_program_where_that_has_a_path(
+    http: httpx2.AsyncClient, manager: ScriptedManager, command: list[str], path: str
+) -> None:
+    await create(http, command=command)
+    assert [file.path for file in manager.only().spec.files] == [path]
+
+
+async def test_a_change_of_the_command_says_what_it_is(http: httpx2.AsyncClient, manager: ScriptedManager) -> None:
+    await create(http, name="both", command=["./job"])
+    for change, program in (
+        ({"timeout": 5}, True),
+        ({"command": "job"}, False),
+        ({"retries": 1}, False),
+        ({"command": ["./job"]}, True),
+    ):
+        answer = await http.patch(f"{TASKS}/both", json=change)
+        assert (answer.status_code, answer.json()["program"]) == (200, program), answer.text
 
 
 @pytest.mark.parametrize(
@@ -188,6 +218,10 @@ async def test_multipart_with_a_spec(http: httpx2.AsyncClient, manager: Scripted
         ({"script": "1", "env": {"A": "ü" * 66_000}}, 422, "A: a variable"),
         ({"script": "1", "secrets": {f"A{i}": "x" * 100_000 for i in range(11)}}, 422, "1048576 bytes together"),
         ({"script": "1", "command": ["script.py", "\0"]}, 422, "command"),
+        ({"script": "1", "command": ["-m", "x"]}, 400, "begins with a program, and this one with '-m'"),
+        ({"script": "1", "command": [""]}, 400, "begins with a program"),
+        ({"files": [{"path": "a", "content": ""}], "command": ["./b"]}, 400, "'./b', which is not among"),
+        ({"files": [{"path": "a", "content": ""}], "command": ["../a"]}, 400, "'../a', which is not among"),
         ({"script": "1", "retries": 1001}, 422, "retries"),
         ({"script": "1", "retries": "1"}, 422, "retries"),
         ({"script": "1", "timeout": 0}, 422, "timeout"),
