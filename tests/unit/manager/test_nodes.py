@@ -134,7 +134,7 @@ async def test_who_comes_again_may_offer_something_else(yard: Yard) -> None:
 
 
 async def test_an_executor_of_an_older_version_gets_no_program(yard: Yard) -> None:
-    old = await yard.connect("old", newest_version=2)
+    old = await yard.connect("old", speaks=2)
     task = await yard.submit("job", arguments=("bash", "job.sh"), program=True)
     assert old.runs() == []
     why = await yard.handler.call(WhyTask(task=task.id))

@@ -16,6 +16,7 @@ from taskyard.errors import TaskyardError, TooLarge, Unavailable
 from taskyard.manager.fleet import Executor
 from taskyard.manager.parts import Parts
 from taskyard.protocol.messages import (
+    NEWEST_VERSION,
     ExecutorReport,
     Finished,
     Hello,
@@ -168,11 +169,19 @@ class Yard:
         await self.settled()
         return peer
 
-    async def admit(self, executor_id: str = "e1", slots: int = 1, host: str = "127.0.0.1", **hello: Any) -> Peer:
-        """Let an executor in."""
+    async def admit(
+        self,
+        executor_id: str = "e1",
+        slots: int = 1,
+        host: str = "127.0.0.1",
+        speaks: int = NEWEST_VERSION,
+        **hello: Any,
+    ) -> Peer:
+        """Let an executor in, which ``speaks`` that version of the protocol."""
         link = RecordingLink(self.boottime, host)
         about: dict[str, Any] = {"boot_id": "b", "name": f"name of {executor_id}", "capacity": {"slots": slots * 1000}}
-        said = msgspec.structs.replace(offered(Hello(executor_id=executor_id, **about)), **hello)
+        said = offered(Hello(executor_id=executor_id, **about | hello))
+        said = msgspec.structs.replace(said, newest_version=speaks)
         welcome, session = await self.parts.nodes.admit(said, link)
         executor = self.fleet.get(executor_id)
         assert executor is not None
