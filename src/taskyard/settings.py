@@ -252,6 +252,12 @@ class ExecutorSettings(Settings):
     max_artifacts: int = Field(1000, gt=0, description="files of one attempt's output folder")
     max_artifact_bytes: int = Field(8 * GIB, gt=0, description="bytes of one attempt's output folder")
     max_cache: int = Field(4 * GIB, ge=0, description="bytes of downloaded files kept for the next attempt")
+    max_environments: int = Field(
+        10 * GIB, ge=0, description="bytes of environments kept for the next task that asks for the same packages"
+    )
+    build_timeout: float = Field(
+        600.0, gt=0, description="seconds that each of the two steps of building an environment may take"
+    )
     drain_grace: float = Field(
         10.0, ge=0, description="seconds that running attempts get when the executor is drained or ended"
     )

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from taskyard.executor import service
 from taskyard.executor.artifacts import ArtifactUploader
 from taskyard.executor.downloader import Downloader
+from taskyard.executor.environments import Environments
 from taskyard.executor.execution import Tools
 from taskyard.executor.identity import Identity
 from taskyard.executor.removal import remove_tree
+from taskyard.executor.shelf import Shelf
 from taskyard.link.clock import SteadyWall, now
 from taskyard.link.serve import serve
 from taskyard.manager.clearing import keep_clear
@@ -110,6 +112,7 @@ class Machine:
             runner=runner,
             downloader=cast("Downloader", None),  # every file travels inside its message
             uploader=ArtifactUploader(cast("Any", None), 10, 1 << 20),  # no script leaves any
+            environments=Environments(Shelf(self.folder / "environments", 0), None, ()),  # nor needs any
         )
         try:
             await service._serve(self.settings, "", me, attempts, tools, stop)

@@ -20,9 +20,13 @@ from taskyard.api.schemas import LimitsInput, SpecInput, TaskInput
 from taskyard.api.uploads.staging import Content, Staging
 from taskyard.errors import InvalidInput, TooLarge
 from taskyard.offers import LARGEST_AMOUNT
-from taskyard.task.model import FileRef, Limits, ReturnType, Spec, SpecChange, thousandths
+from taskyard.protocol.messages import TaskDetail
+from taskyard.task.model import FileRef, Limits, Needs, ReturnType, Spec, SpecChange, thousandths
+from taskyard.task.requirements import requirements, script_needs
 
 SCRIPT = "script.py"
+#: In a larger file nobody looks for metadata, in bytes.
+LARGEST_SCRIPT = 4 << 20
 #: Fields of a spec that are taken as they were given.
 _PLAIN = (
     *("env", "secrets", "timeout", "queue_timeout", "total_timeout", "grace"),
@@ -43,29 +47,59 @@ async def draft(task: TaskInput, uploaded: Sequence[FileRef], staging: Staging, 
     if task.name is not None:
         check_name(task.name)
     files = [*uploaded, *await _files(task, uploaded, staging, max_files)]
+    arguments, program = _arguments(task, files), _is_program(task)
     spec = Spec(
-        arguments=_arguments(task, files),
-        program=_is_program(task),
+        arguments=arguments,
+        program=program,
         files=tuple(files),
+        script_needs=await needs_of(arguments, files, staging, program=program),
         **_conditions(task, task.model_fields_set),
     )
     return Draft(task.name, spec)
 
 
 async def draft_change(
-    change: SpecInput, uploaded: Sequence[FileRef], present: Spec, staging: Staging, max_files: int
+    change: SpecInput, uploaded: Sequence[FileRef], present: TaskDetail, staging: Staging, max_files: int
 ) -> SpecChange:
     """The update that was asked for. The command has to find its script among the files as they will be."""
     sent = [*uploaded, *await _files(change, uploaded, staging, max_files)]
-    files = sent or list(present.files)
+    files = sent or list(present.spec.files)
+    arguments, program = present.spec.arguments, present.spec.program
     if change.command is None:
-        check_command(present.arguments, {file.path for file in files}, program=present.program)
+        check_command(arguments, {file.path for file in files}, program=program)
+    else:
+        arguments, program = _arguments(change, files), _is_program(change)
+    needs: Needs | msgspec.UnsetType = msgspec.UNSET
+    if sent or change.command is not None:
+        needs = await needs_of(arguments, files, staging, None if sent else present.task.id, program=program)
     return SpecChange(
-        arguments=msgspec.UNSET if change.command is None else _arguments(change, files),
+        arguments=msgspec.UNSET if change.command is None else arguments,
         program=_is_program(change),
         files=tuple(sent) if sent else msgspec.UNSET,
+        script_needs=needs,
         **_conditions(change, change.model_fields_set),
     )
+
+
+async def needs_of(
+    arguments: Sequence[str],
+    files: Sequence[FileRef],
+    staging: Staging,
+    task_id: str | None = None,
+    *,
+    program: bool = False,
+) -> Needs:
+    """What the script that the command runs says that it needs: nothing where it is a program of its own. ``task_id`` where
+    the files are those of a task. ``InvalidInput``."""
+    position = None if program else script_position(arguments)
+    if position is None:
+        return Needs()
+    plain = posixpath.normpath(arguments[position])
+    candidates = (plain, posixpath.normpath(f"{plain}/__main__.py"))
+    script = next((file for path in candidates for file in files if file.path == path), None)
+    if script is None or script.size > LARGEST_SCRIPT:
+        return Needs()
+    return script_needs(await staging.read(script, task_id))
 
 
 def digest(drafts: Sequence[Draft]) -> str:
@@ -161,6 +195,8 @@ def _conditions(task: SpecInput, given: set[str]) -> dict[str, Any]:
         conditions["return_type"] = ReturnType(task.return_type)
     if "resources" in given:
         conditions["resources"] = {name: _thousandths(name, value) for name, value in task.resources.items()}
+    if "requirements" in given:
+        conditions["requirements"] = requirements(task.requirements)
     if "limits" in given:
         conditions["limits"] = _limits(task.limits)
     return conditions

@@ -132,6 +132,8 @@ def _details(detail: TaskDetail) -> dict[str, Any]:
         "total_timeout": spec.total_timeout,
         "grace": spec.grace,
         "limits": limits_view(spec.limits),
+        "requirements": spec.needs.requirements,
+        "requires_python": spec.needs.requires_python,
         "executor": _executor_of(task, attempt),
         **measures(outcome),
     }

@@ -11,6 +11,7 @@ from taskyard.api.amounts import LARGEST_SIZE, Amount, Size, as_bytes, size_sche
 from taskyard.api.command import LONGEST_COMMAND, LONGEST_WORD, MOST_WORDS
 from taskyard.api.names import LONGEST_PATH, NAME_PATTERN
 from taskyard.offers import LONGEST_LABEL, MOST_LABELS
+from taskyard.task.requirements import LONGEST_REQUIREMENT, MOST_REQUIREMENTS
 
 _NO_NUL = r"^[^\x00]*$"
 #: Seconds in a year: no run lasts longer.
@@ -38,6 +39,7 @@ VariableName = Annotated[str, StringConstraints(max_length=255, pattern=r"^[A-Za
 Label = Annotated[str, StringConstraints(max_length=LONGEST_LABEL, pattern=r"^[A-Za-z0-9._/-]*$")]
 LabelName = Annotated[str, StringConstraints(max_length=LONGEST_LABEL, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$")]
 Variables = Annotated[dict[VariableName, Word], Field(max_length=MOST_VARIABLES)]
+Requirement = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_REQUIREMENT, pattern=_NO_NUL)]
 ReturnTypeName = Literal["none", "text", "json", "file"]
 Timeout = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT, allow_inf_nan=False)]
 Memory = Annotated[int, Field(ge=LEAST_MEMORY, le=LARGEST_SIZE), BeforeValidator(as_bytes), size_schema(LEAST_MEMORY)]
@@ -141,6 +143,14 @@ class SpecInput(Input):
         default=LimitsInput(),
         description="what one run may use at most; only an executor that can enforce them all runs the task",
         examples=[{"memory": "512MiB", "processes": 64}],
+    )
+
+    requirements: list[Requirement] = Field(
+        default=[],
+        max_length=MOST_REQUIREMENTS,
+        description="packages that the script needs, as in a requirements file; those in its own metadata (PEP 723) are "
+        "added. It then runs in an environment that holds them and nothing else",
+        examples=[["numpy>=2", "rich==14.0.0"]],
     )
 
     @model_validator(mode="after")

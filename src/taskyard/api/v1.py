@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskyard.api import command, names
 from taskyard.api.downloads import file_response
-from taskyard.api.drafts import Draft
+from taskyard.api.drafts import Draft, needs_of
 from taskyard.api.parts import Parts, TheParts
 from taskyard.api.problems import V1_PREFIX
 from taskyard.api.results import read_all, text, value
@@ -42,7 +42,7 @@ from taskyard.protocol.messages import (
     TaskDetail,
     UpdateTask,
 )
-from taskyard.task.model import Failed, FileRef, Finished, ReturnType, Spec, SpecChange, Stream
+from taskyard.task.model import Failed, FileRef, Finished, Needs, ReturnType, Spec, SpecChange, Stream
 
 router = APIRouter(prefix="/api/v1", tags=["version 1"], responses=ERRORS)
 
@@ -87,9 +87,11 @@ async def create_task(name: str, request: Request, parts: TheParts) -> Response:
             )
         file = _file(sent)
         assert file is not None
+        arguments = _arguments(sent.fields["cmd"], file.path)
         spec = Spec(
-            arguments=_arguments(sent.fields["cmd"], file.path),
+            arguments=arguments,
             files=(file,),
+            script_needs=await needs_of(arguments, (file,), staging),
             return_type=_return_type(sent.fields["rt"]),
         )
         await submit(parts, [Draft(name, spec)], staging)
@@ -102,7 +104,7 @@ async def update_task(name: str, request: Request, parts: TheParts) -> Response:
     async with parts.staging() as staging:
         sent = await _form(request, staging)
         detail = await parts.connector.call(GetTask(task=name))
-        change = _change(sent, detail)
+        change = await _change(sent, detail, staging)
         await staging.publish()
         await parts.connector.call(UpdateTask(task=detail.task.id, change=change))
         staging.committed()
@@ -201,7 +203,7 @@ def _return_type(text: str) -> ReturnType:
         raise InvalidInput(f"rt is {text[:40]!r}: it can be None, text, json or file") from error
 
 
-def _change(form: Form, detail: TaskDetail) -> SpecChange:
+async def _change(form: Form, detail: TaskDetail, staging: Staging) -> SpecChange:
     """What an update asks for. Where only the file's name changes, the command follows it."""
     present = detail.spec
     file = _file(form)
@@ -212,9 +214,14 @@ def _change(form: Form, detail: TaskDetail) -> SpecChange:
     elif file is not None and present.files:
         arguments = command.renamed(arguments, present.files[0].path, file.path, program=program)
     command.check_command(arguments, {one.path for one in files}, program=program)
+    needs: Needs | msgspec.UnsetType = msgspec.UNSET
+    if file is not None or "cmd" in form.fields:
+        owner = detail.task.id if file is None else None
+        needs = await needs_of(arguments, files, staging, owner, program=program)
     return SpecChange(
         arguments=arguments,
         program=program,
         files=msgspec.UNSET if file is None else files,
         return_type=_return_type(form.fields["rt"]) if "rt" in form.fields else msgspec.UNSET,
+        script_needs=needs,
     )

@@ -95,6 +95,8 @@ class TaskView(TaskSummary):
     total_timeout: float | None
     grace: float
     limits: LimitsView
+    requirements: tuple[str, ...]
+    requires_python: str
     executor: ExecutorName | None
     peak_memory: int | None
     cpu_time: float | None

@@ -182,6 +182,8 @@ def task(one: Task, at: datetime) -> None:
             ("labels", mapping(one.labels)),
             ("resources", mapping(one.resources)),
             ("limits", limits(one.limits)),
+            ("requirements", ", ".join(one.requirements)),
+            ("requires python", one.requires_python),
             ("environment", mapping(one.env)),
             ("secrets", ", ".join(one.secrets)),
             ("created", moment(one.created_at)),

@@ -64,6 +64,13 @@ class What:
             "may be repeated.",
         ),
     ] = ()
+    with_: Annotated[
+        Sequence[str],
+        Parameter(name=["--with", "-w"], help="A package that it needs, such as 'numpy>=2'; may be repeated."),
+    ] = ()
+    requirements: Annotated[
+        Path | None, Parameter(help="A file that lists packages that it needs, one a line, as requirements.txt does.")
+    ] = None
     timeout: Annotated[float | None, Parameter(help="Seconds that one run may take.")] = None
     queue_timeout: Annotated[float | None, Parameter(help="Seconds that it may wait for room, each time.")] = None
     total_timeout: Annotated[
@@ -112,6 +119,8 @@ class What:
             given["resources"] = amounts(self.resource, "--resource")
         if self.limit:
             given["limits"] = amounts(self.limit, "--limit")
+        if needed := [*self.with_, *self._listed()]:
+            given["requirements"] = needed
         if self.timeout is not None:
             given["timeout"] = self.timeout
         if self.queue_timeout is not None:
@@ -127,6 +136,16 @@ class What:
         if self.return_type is not None:
             given["return_type"] = self.return_type
         return given
+
+    def _listed(self) -> tuple[str, ...]:
+        from taskyard.client.uploads import reading
+        from taskyard.task.requirements import requirements_file
+
+        if self.requirements is None:
+            return ()
+        with reading(self.requirements):
+            text = self.requirements.read_text(errors="replace")
+        return requirements_file(text)
 
 
 def _is_sent(program: str) -> bool:

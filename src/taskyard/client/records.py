@@ -102,6 +102,8 @@ class Task(TaskSummary):
     total_timeout: float | None = None
     grace: float = 0.0
     limits: Limits = Limits()
+    requirements: tuple[str, ...] = ()
+    requires_python: str = ""
     peak_memory: int | None = None
     cpu_time: float | None = None
     measured_by: str = ""

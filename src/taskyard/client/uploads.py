@@ -47,6 +47,7 @@ class SpecOptions(TypedDict, total=False):
     labels: Mapping[str, str]
     resources: Mapping[str, float | str]
     limits: Mapping[str, float | str | None]
+    requirements: Sequence[str]
 
 
 class TaskOptions(SpecOptions, total=False):

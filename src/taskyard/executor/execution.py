@@ -23,10 +23,12 @@ from taskyard.executor.artifacts import ArtifactUploader, BadOutput
 from taskyard.executor.capture import Capture
 from taskyard.executor.disk import DiskWatch
 from taskyard.executor.downloader import Downloader
+from taskyard.executor.environments import Environment, Environments
 from taskyard.executor.output import Pipes
 from taskyard.executor.repository import Unreachable
 from taskyard.executor.runner import CannotExecute, CannotStart, Launch, Runner, Running
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
+from taskyard.executor.uv import BuildFailed, CannotBuild
 from taskyard.executor.value import objection
 from taskyard.executor.workspace import OUTPUT_VARIABLE, BadFile, Workspace
 from taskyard.link.clock import now
@@ -63,6 +65,7 @@ class Tools(msgspec.Struct, frozen=True):
     runner: Runner
     downloader: Downloader
     uploader: ArtifactUploader
+    environments: Environments
     removals: ThreadPoolExecutor | None = None
 
 
@@ -88,6 +91,7 @@ class Execution:
         self._log = log.bind(task_id=run.fence.task_id, attempt=run.fence.attempt)
         self._loop = asyncio.get_running_loop()
         self._running: Running | None = None
+        self._environment: Environment | None = None
         self._cause: Cause | None = None  # who asked first for its end
         self._signalled: Cause | None = None  # whose signal came before the exit
         self._excess = ""  # what was too much, where that is the cause
@@ -111,6 +115,8 @@ class Execution:
             self._report(Outcome(reason=Reason.START, message="the executor failed: its log says how"))
         try:
             await self._loop.run_in_executor(self._tools.removals, self._workspace.remove)
+            if self._environment is not None:
+                await self._tools.environments.give_back(self._environment)
         except Exception:  # nor may it cost more than the room on the disk
             self._log.exception("workspace_not_removed")
 
@@ -159,7 +165,9 @@ class Execution:
         try:
             await self._prepare()
             self._running = await self._start()
-        except (BadFile, Unreachable, OSError) as error:
+        except BuildFailed as error:
+            outcome = Outcome(reason=Reason.ENVIRONMENT, message=str(error))
+        except (BadFile, Unreachable, CannotBuild, OSError) as error:
             outcome = Outcome(reason=Reason.FILES, message=str(error))
         except CannotStart as error:
             outcome = Outcome(reason=Reason.START, message=str(error))
@@ -183,8 +191,11 @@ class Execution:
         self._workspace.make()
         if len(self._files) <= FEW_FILES and all(file.content is not None for file in self._files):
             self._write_inline()
-            return
-        await self._interruptibly(self._fetch())
+        else:
+            await self._interruptibly(self._fetch())
+        if needs := self._run.spec.needs:
+            self._check_interruption()
+            self._environment = await self._interruptibly(self._tools.environments.use(needs))
 
     async def _fetch(self) -> None:
         await asyncio.to_thread(self._write_inline)
@@ -203,15 +214,18 @@ class Execution:
 
     async def _start(self) -> Running:
         self._check_interruption()
+        isolated, used = self._tools.runner.isolated, self._environment
+        packages = None if used is None else used.folder
         running = await self._tools.runner.start(
             Launch(
                 arguments=program.words_of(self._run.spec),
                 direct=self._run.spec.program,
                 directory=self._workspace.work,
-                environment=self._workspace.environment(self._run, os.environ, own_user=self._tools.runner.isolated),
+                environment=self._workspace.environment(self._run, os.environ, own_user=isolated, packages=packages),
                 limits=self._run.spec.limits,
                 folder=self._workspace.root,
                 mark=(OUTPUT_VARIABLE, str(self._workspace.output)),
+                interpreter="" if used is None else used.python,
             )
         )
         self._log.info("attempt_started", arguments=len(self._run.spec.arguments), files=len(self._run.spec.files))

@@ -73,7 +73,7 @@ class FreshRunner:
         return process
 
     async def _start(self, launch: Launch, outputs: tuple[int, ...]) -> FreshProcess:
-        words = launch.arguments if launch.direct else (self._python, *launch.arguments)
+        words = launch.arguments if launch.direct else (launch.interpreter or self._python, *launch.arguments)
         try:
             user = await self._users.take()
         except NoUser as error:

@@ -22,7 +22,8 @@ class Launch(msgspec.Struct, frozen=True):
     """What to start: ``arguments`` are what would follow ``python``, ``directory`` is where it starts. ``folder`` is the
     attempt's own folder with all that it may write; where each slot has a user of its own, it becomes that user's. ``mark`` is
     a variable of the environment, and its value, that nobody else's has. Where it is ``direct``, ``arguments`` are a program
-    and its own arguments: the program is found on the ``PATH`` of ``environment`` where its name has no slash."""
+    and its own arguments: the program is found on the ``PATH`` of ``environment`` where its name has no slash.
+    ``interpreter`` is that of an environment; empty: the runner's own."""
 
     arguments: tuple[str, ...]
     directory: Path
@@ -31,6 +32,7 @@ class Launch(msgspec.Struct, frozen=True):
     folder: Path | None = None
     mark: tuple[str, str] = ("", "")
     direct: bool = False
+    interpreter: str = ""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

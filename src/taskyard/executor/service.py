@@ -15,18 +15,22 @@ from pathlib import Path
 import structlog
 
 from taskyard.errors import InvalidInput
-from taskyard.executor import identity, measure
+from taskyard.executor import identity, interpreters, measure, uv
 from taskyard.executor.artifacts import ArtifactUploader
+from taskyard.executor.building import Builder
 from taskyard.executor.confinement import Confinement, decide, earlier_folders
 from taskyard.executor.delivery import Deliveries
 from taskyard.executor.downloader import Downloader
+from taskyard.executor.environments import Environments, shelf_of
 from taskyard.executor.execution import Tools
 from taskyard.executor.fresh import open_runner
 from taskyard.executor.identity import Identity
+from taskyard.executor.interpreters import Interpreter
 from taskyard.executor.leftovers import bury
 from taskyard.executor.performer import Performer, Session
 from taskyard.executor.removal import remove_tree
 from taskyard.executor.repository import Repositories
+from taskyard.executor.runner import Runner
 from taskyard.executor.spool import Spool
 from taskyard.executor.tending import kill_all
 from taskyard.executor.workspace import OUTPUT_VARIABLE
@@ -59,7 +63,9 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
         removals = ThreadPoolExecutor(REMOVALS_AT_ONCE, "removal")
         try:
             async with open_runner(os.path.abspath(python), confinement, settings.slots) as runner:
+                environments = await open_environments(settings, os.path.abspath(python), confinement, runner)
                 tools = Tools(
+                    environments=environments,
                     runner=runner,
                     downloader=Downloader(me.folder / "cache", settings.max_cache, repositories),
                     uploader=ArtifactUploader(repositories, settings.max_artifacts, settings.max_artifact_bytes),
@@ -74,6 +80,23 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
             except TimeoutError:
                 log.error("processes_left", timeout=CLEAR_TIMEOUT)
             await repositories.close()
+
+
+async def open_environments(
+    settings: ExecutorSettings, python: str, confinement: Confinement, runner: Runner
+) -> Environments:
+    """Those of the data directory."""
+    shelf = shelf_of(settings, confinement)
+    builder: Builder | None = None
+    found: tuple[Interpreter, ...] = ()
+    if (program := uv.find()) is not None:
+        user = confinement.users[0].id if confinement.users else None
+        found = await interpreters.find(python, user)
+        builder = Builder(runner, program, confinement.attempts, shelf.folder, settings.build_timeout)
+    environments = Environments(shelf, builder, found)
+    await environments.tidy()
+    log.info("interpreters", versions=environments.versions)
+    return environments
 
 
 async def _clear(confinement: Confinement, folders: Sequence[Path]) -> None:
@@ -104,6 +127,7 @@ async def _serve(
             enforces={**tools.runner.enforces, "disk": "watched"},
             holds=performer.holds,
             finished=performer.finished,
+            pythons=tools.environments.versions,
         )
 
     def opened(link: Link[ExecutorMessage], welcome: Welcome) -> Session:

@@ -151,9 +151,9 @@ def _limit(number: int, amount: int) -> None:
 
 def _give(folder: str, user: int) -> None:
     """Nothing runs in it yet, so that nothing changes under our hands."""
-    for parent, _, names in os.walk(folder):
-        os.lchown(parent, user, user)
-        for name in names:
+    os.lchown(folder, user, user)
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):  # links to folders are among the folders
             os.lchown(f"{parent}/{name}", user, user)
 
 

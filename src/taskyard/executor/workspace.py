@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,14 +64,19 @@ class Workspace:
         except OSError as error:
             raise _bad(file, error) from error
 
-    def environment(self, run: Run, own: Mapping[str, str], *, own_user: bool = False) -> dict[str, str]:
+    def environment(
+        self, run: Run, own: Mapping[str, str], *, own_user: bool = False, packages: Path | None = None
+    ) -> dict[str, str]:
         """The script's environment: a little of the executor's ``own``, then the task's, then what we say. With ``own_user``
-        it is no user that the machine knows: its home is here."""
+        it is no user that the machine knows: its home is here. ``packages`` is the environment that it runs in."""
         spec = run.spec
         inherited = {name: own[name] for name in INHERITED if name in own}
         if own_user:
             inherited = {name: value for name, value in inherited.items() if name not in PERSONAL}
             inherited["HOME"] = str(self.home)
+        if packages is not None:
+            inherited["VIRTUAL_ENV"] = str(packages)
+            inherited["PATH"] = os.pathsep.join(filter(None, (str(packages / "bin"), own.get("PATH", os.defpath))))
         return {
             **inherited,
             "TMPDIR": str(self.temporary),

@@ -14,6 +14,7 @@ from taskyard.manager.cordon import Cordon, Step
 from taskyard.protocol.messages import Usage
 from taskyard.protocol.versions import PROGRAMS
 from taskyard.task.model import SHORT_ID, SLOTS, Fence, Requirement
+from taskyard.task.requirements import fits
 
 #: Requirements of which is remembered who could meet them.
 MOST_REQUIREMENTS = 1000
@@ -57,6 +58,7 @@ class Executor:
     software: str = ""
     confinement: tuple[str, ...] = ()
     enforces: dict[str, str] = field(default_factory=dict)
+    pythons: tuple[str, ...] = ()
     cordon: Cordon = field(default_factory=Cordon)
     usage: Usage = field(default_factory=Usage)
     last_heard: float = 0.0
@@ -98,7 +100,14 @@ class Executor:
         labels = [f"{key}={value}" for key, value in requirement.labels if self.labels.get(key) != value]
         resources = [name for name, amount in requirement.resources if self.capacity.get(name, 0) < amount]
         limits = [f"limit {name}" for name in self.cannot_enforce(requirement)]
-        return (*labels, *resources, *limits, *self.is_too_old_for(requirement))
+        python = self.has_no_python(requirement)
+        return (*labels, *resources, *python, *limits, *self.is_too_old_for(requirement))
+
+    def has_no_python(self, requirement: Requirement) -> tuple[str, ...]:
+        """The interpreter that the requirement's environment needs, where it has none that fits."""
+        if not requirement.environment or any(fits(version, requirement.python) for version in self.pythons):
+            return ()
+        return (f"python {requirement.python}".rstrip(),)
 
     def cannot_enforce(self, requirement: Requirement) -> tuple[str, ...]:
         """Limits for which it has no means."""

@@ -196,6 +196,7 @@ class Nodes:
             executor = Executor(hello.executor_id, hello.name, hello.labels, hello.capacity)
         executor.name, executor.labels, executor.capacity = hello.name, hello.labels, hello.capacity
         executor.software, executor.confinement, executor.enforces = hello.software, hello.confinement, hello.enforces
+        executor.pythons = hello.pythons
         if executor.boot_id != hello.boot_id:
             self._cordons.clear(executor, "it was started anew")
         executor.boot_id, executor.version = hello.boot_id, negotiated(hello)

@@ -111,8 +111,12 @@ class Reports:
             log.error("outcome_not_sound", **_ids(fence), problem=problem)
             explanation = f"the executor's report cannot be true: {problem}"
             outcome = Outcome(reason=Reason.START, message=explanation, last_sequence=max(0, outcome.last_sequence))
+        hold = self._fleet.hold(fence)
+        # That no packages can be had says nothing of the tasks that need none.
+        lacks_packages = outcome.reason is Reason.FILES and hold is not None and bool(hold.requirement.environment)
+        blamed = None if lacks_packages else executor_id
         answer = self._store.report(fence, Ended(outcome=outcome), self._wall(), random.random())
-        return self._finish(executor_id, fence, outcome, link, answer)
+        return self._finish(blamed, fence, outcome, link, answer)
 
     def rejected(self, executor_id: str, message: Rejected) -> Followup | None:
         if not self._is_own(executor_id, message.fence, "rejected"):
@@ -153,7 +157,7 @@ class Reports:
 
     async def _finish(
         self,
-        executor_id: str,
+        blamed: str | None,
         fence: Fence,
         outcome: Outcome,
         link: Link[ManagerMessage],
@@ -167,7 +171,7 @@ class Reports:
         ending = "stopped" if outcome.stopped else (outcome.reason or "finished")
         self._metrics.attempts.labels(outcome=str(ending)).inc()
         log.info("attempt_ended", **_ids(fence), outcome=str(ending), exit_code=outcome.exit_code)
-        if outcome.reason in NOT_STARTED and (executor := self._fleet.get(executor_id)) is not None:
+        if outcome.reason in NOT_STARTED and blamed and (executor := self._fleet.get(blamed)) is not None:
             self._cordons.failed(executor, fence.task_id, outcome.message or f"the reason is {outcome.reason}")
         self._dispatcher.settle(fence, result)
 

@@ -304,11 +304,20 @@ def _obstacle(executor: Executor, requirement: Requirement, on_last_chance: bool
 def _lack(executor: Executor, requirement: Requirement) -> str:
     """What it does not have, what it cannot enforce, and what it is too old for."""
     limits, too_new = executor.cannot_enforce(requirement), executor.is_too_old_for(requirement)
-    others = executor.lacks(requirement)[: -(len(limits) + len(too_new)) or None]
+    python = executor.has_no_python(requirement)
+    others = executor.lacks(requirement)[: -len(python + limits + too_new) or None]
     parts = ["lacks " + ", ".join(_describe(name, executor, requirement) for name in others)] if others else []
+    if python:
+        parts.append(_no_python(executor, requirement))
     parts += [f"cannot enforce the limit {name}" for name in limits]
     parts += [f"is of an older Taskyard, which does not run {name}: upgrade it" for name in too_new]
     return ", ".join(parts)
+
+
+def _no_python(executor: Executor, requirement: Requirement) -> str:
+    if not executor.pythons:
+        return "cannot build environments: it has no uv, or is older than the manager"
+    return f"has no Python {requirement.python} (it has {', '.join(executor.pythons)})"
 
 
 def _describe(name: str, executor: Executor, requirement: Requirement) -> str:

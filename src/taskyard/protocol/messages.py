@@ -82,7 +82,8 @@ class Refuse(Message, tag="refuse"):
 class Hello(Message, tag="hello", kw_only=True):
     """An executor introduces itself. ``capacity`` is in thousandths. ``holds`` are attempts that it runs, ``finished``
     those whose outcome it keeps until it is acknowledged. ``boot_id`` differs for each start of the process. ``enforces``
-    says of each limit that it can enforce by which means; an executor of version 1 says of none."""
+    says of each limit that it can enforce by which means; an executor of version 1 says of none. ``pythons`` are the versions
+    of the interpreters that it can make environments of; one that can make none, or is older than version 3, has none."""
 
     oldest_version: int = 1
     newest_version: int = 1
@@ -97,6 +98,7 @@ class Hello(Message, tag="hello", kw_only=True):
     enforces: dict[str, str] = {}
     holds: tuple[Fence, ...] = ()
     finished: tuple[Fence, ...] = ()
+    pythons: tuple[str, ...] = ()
 
 
 class Started(Message, tag="started"):

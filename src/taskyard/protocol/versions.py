@@ -14,7 +14,7 @@ import msgspec
 
 from taskyard.errors import InvalidInput
 from taskyard.protocol.messages import NEWEST_VERSION, Call, ForgetExecutor, Run, Submit, UpdateTask
-from taskyard.task.model import Limits, Reason, Spec, SpecChange, StopCause
+from taskyard.task.model import Limits, Needs, Reason, Spec, SpecChange, StopCause
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ _NEW_WORDS: dict[int, dict[tuple[type[enum.StrEnum], str], enum.StrEnum]] = {
 #: By the version that brought them: fields of a spec that an older manager would ignore, and what it would run without.
 _NEW_FIELDS: dict[int, dict[str, Any]] = {
     2: {"limits": Limits(), "queue_timeout": None, "total_timeout": None},
-    PROGRAMS: {"program": False},
+    PROGRAMS: {"program": False, "requirements": (), "script_needs": Needs()},
 }
 
 

@@ -7,6 +7,7 @@ are whole thousandths (:func:`thousandths`), so that what is given back is exact
 from __future__ import annotations
 
 import enum
+import hashlib
 from typing import Any, dataclass_transform
 
 import msgspec
@@ -103,10 +104,29 @@ class Limits(Record, kw_only=True):
         return tuple(name for name in self.__struct_fields__ if getattr(self, name) is not None)
 
 
+class Needs(Record, kw_only=True):
+    """The packages that a script asks for (PEP 508), and the interpreters that it works with (PEP 440; empty: any)."""
+
+    requirements: tuple[str, ...] = ()
+    requires_python: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.requirements or self.requires_python)
+
+    @property
+    def digest(self) -> str:
+        """The same for all that ask for the same; empty where nothing is asked for."""
+        if not self:
+            return ""
+        said = "\n".join((self.requires_python, *sorted(set(self.requirements))))
+        return hashlib.sha256(said.encode()).hexdigest()[:32]
+
+
 class Spec(Record, kw_only=True):
     """What a task runs. ``arguments`` is what would follow ``python``; with ``program`` it is a program with its arguments,
     which is run directly. Timeouts are in seconds: ``timeout`` for one run, ``queue_timeout`` for each wait in the queue,
-    ``total_timeout`` for the task as a whole, from its submit or start."""
+    ``total_timeout`` for the task as a whole, from its submit or start. ``requirements`` are packages that were asked for
+    beside the script, ``script_needs`` what the script itself says."""
 
     arguments: tuple[str, ...]
     program: bool = False
@@ -124,6 +144,14 @@ class Spec(Record, kw_only=True):
     labels: dict[str, str] = {}
     resources: dict[str, int] = {}
     limits: Limits = Limits()
+    requirements: tuple[str, ...] = ()
+    script_needs: Needs = Needs()
+
+    @property
+    def needs(self) -> Needs:
+        """All that is asked for: of the task and of its script. Nothing: it runs with the executor's own interpreter."""
+        own = self.script_needs
+        return Needs(requirements=(*self.requirements, *own.requirements), requires_python=own.requires_python)
 
 
 class SpecChange(Record, kw_only=True):
@@ -146,6 +174,8 @@ class SpecChange(Record, kw_only=True):
     labels: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     resources: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     limits: Limits | msgspec.UnsetType = msgspec.UNSET
+    requirements: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    script_needs: Needs | msgspec.UnsetType = msgspec.UNSET
 
     def merged_into(self, spec: Spec) -> Spec:
         """The next revision of ``spec``."""
@@ -159,12 +189,16 @@ class SpecChange(Record, kw_only=True):
 
 class Requirement(msgspec.Struct, frozen=True):
     """What an executor must offer to run a task; ``limits`` names those that it must be able to enforce; ``program`` where it
-    must be able to run another program than Python. Hashable: tasks of one requirement queue together."""
+    must be able to run another program than Python; ``environment`` is the digest of the packages that it needs
+    (:attr:`Needs.digest`), ``python`` which interpreters are right for them. Hashable: tasks of one requirement queue
+    together."""
 
     labels: tuple[tuple[str, str], ...] = ()
     resources: tuple[tuple[str, int], ...] = ((SLOTS, 1000),)
     limits: tuple[str, ...] = ()
     program: bool = False
+    environment: str = ""
+    python: str = ""
 
 
 class Created(Record, tag="created"):
@@ -362,4 +396,6 @@ def requirement_of(spec: Spec) -> Requirement:
         resources=tuple(sorted((name, amount) for name, amount in resources.items() if amount > 0)),
         limits=spec.limits.names,
         program=spec.program,
+        environment=spec.needs.digest,
+        python=spec.needs.requires_python,
     )

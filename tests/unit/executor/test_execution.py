@@ -15,10 +15,12 @@ from taskyard.executor.capture import Capture
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.delivery import Deliveries
 from taskyard.executor.downloader import Downloader
+from taskyard.executor.environments import Environments
 from taskyard.executor.execution import Execution, Tools
 from taskyard.executor.fresh import FreshRunner, open_runner
 from taskyard.executor.repository import Repositories
 from taskyard.executor.runner import Launch, Running
+from taskyard.executor.shelf import Shelf
 from taskyard.executor.spool import Spool
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
 from taskyard.executor.workspace import Workspace
@@ -66,6 +68,7 @@ class Rig:
             runner=self.runner,
             downloader=Downloader(self.folder / "cache", 0, repositories),
             uploader=ArtifactUploader(repositories, 10, 1000),
+            environments=Environments(Shelf(self.folder / "environments", 0), None, ()),
         )
         capture = Capture(fence(), self.spool.open(fence()), self.deliveries, 1000, 1000)
 

@@ -13,7 +13,7 @@ import anyio.to_thread
 from taskyard.api.connector import Connector
 from taskyard.api.repository import Repository, StagedFile
 from taskyard.errors import TaskyardError, Unavailable
-from taskyard.protocol.messages import FindUnreferenced
+from taskyard.protocol.messages import FindUnreferenced, GetFile
 from taskyard.task.model import FileRef
 
 #: Bytes that travel inside the messages of one request at most, however many tasks it submits.
@@ -86,6 +86,18 @@ class Staging:
         staged = self._repository.stage()
         self._staged.append(staged)
         return staged
+
+    async def read(self, file: FileRef, task_id: str | None) -> bytes:
+        """What a file of this request holds, or with ``task_id`` one of that task, which is not to be large. ``NotFound``."""
+        if task_id is not None:
+            kept = await self._connector.call(GetFile(task=task_id, path=file.path))
+            if kept.content is not None:
+                return kept.content
+            return await anyio.to_thread.run_sync(self._repository.find(kept.sha256).read_bytes)
+        if file.content is not None:
+            return file.content
+        staged = next(one for one in self._staged if one.sha256 == file.sha256)
+        return await anyio.to_thread.run_sync(staged.path.read_bytes)
 
     def drop(self, staged: StagedFile) -> None:
         """A file that is not needed after all."""

@@ -116,7 +116,7 @@ async def update_task(task: TaskKey, request: Request, parts: TheParts) -> Respo
     present = await parts.connector.call(GetTask(task=task))
     async with parts.staging() as staging:
         change, files = await read_task(request, ChangeInput, staging, parts)
-        drafted = await draft_change(change, files, present.spec, staging, parts.settings.max_files)
+        drafted = await draft_change(change, files, present, staging, parts.settings.max_files)
         await staging.publish()
         await parts.connector.call(UpdateTask(task=present.task.id, change=drafted))
         staging.committed()
