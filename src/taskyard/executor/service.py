@@ -59,11 +59,13 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
         raise InvalidInput(f"{settings.python} is no program that can be run: give the interpreter with --python")
     with identity.take(settings.data_dir, settings.name) as me, decide(settings, python, me) as confinement:
         await _clear(confinement, earlier_folders(settings, me))
+        # Before there is a keeper: it kills what the slots' users run.
+        found = await interpreters.find(os.path.abspath(python), confinement.users[0].id if confinement.users else None)
         repositories = Repositories(token, settings.download_timeout, settings.manager_host)
         removals = ThreadPoolExecutor(REMOVALS_AT_ONCE, "removal")
         try:
             async with open_runner(os.path.abspath(python), confinement, settings.slots) as runner:
-                environments = await open_environments(settings, os.path.abspath(python), confinement, runner)
+                environments = await open_environments(settings, confinement, runner, found)
                 tools = Tools(
                     environments=environments,
                     runner=runner,
@@ -83,15 +85,12 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
 
 
 async def open_environments(
-    settings: ExecutorSettings, python: str, confinement: Confinement, runner: Runner
+    settings: ExecutorSettings, confinement: Confinement, runner: Runner, found: tuple[Interpreter, ...]
 ) -> Environments:
     """Those of the data directory."""
     shelf = shelf_of(settings, confinement)
     builder: Builder | None = None
-    found: tuple[Interpreter, ...] = ()
     if (program := uv.find()) is not None:
-        user = confinement.users[0].id if confinement.users else None
-        found = await interpreters.find(python, user)
         builder = Builder(runner, program, confinement.attempts, shelf.folder, settings.build_timeout)
     environments = Environments(shelf, builder, found)
     await environments.tidy()
