@@ -68,6 +68,9 @@ def test_a_task_gets_what_it_asks_for_and_the_next_gets_the_same(yard: Yard, cli
     assert Path(prefix).parent.parent.name.startswith("environments")
     assert len(index.asked) == asked
     executor.wait_for("environment_built")
+    words = ["python", "-c", "import beta; print(beta.VERSION)"]
+    program = client.submit(words, requirements=["beta"], return_type="text")
+    assert client.result(program.id, timeout=60).value == "2.0\n"
     without = client.submit("s.py", script="import beta", return_type="text")
     assert client.wait(without.id, timeout=60).reason == "exit"
 
