@@ -71,7 +71,7 @@ def _check(call: Call, version: int) -> None:
             specs = tuple(item.spec for item in items)
         case UpdateTask(change=change):
             specs = (change,)
-        case ForgetExecutor():
+        case ForgetExecutor() if version < 2:
             raise InvalidInput("the manager is older than this API Server and cannot forget executors: upgrade it")
         case _:
             return
