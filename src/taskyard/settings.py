@@ -27,6 +27,8 @@ API_PORT, MANAGER_API_PORT, MANAGER_EXECUTOR_PORT = 5001, 5555, 5556
 ROOM_TO_KILL = 2.0
 LOG_LEVELS = "^(debug|info|warning|error)$"
 LOG_FORMATS = "^(human|json|auto)$"
+#: Warm interpreters that an executor keeps ready, at most, unless it is told how many.
+DEFAULT_SPARES = 9
 ISOLATIONS = "^(auto|always|never)$"
 
 
@@ -238,6 +240,13 @@ class ExecutorSettings(Settings):
     )
     labels: dict[str, str] = Field(default_factory=dict, description="labels that tasks can ask for")
     python: str = Field(default_factory=lambda: sys.executable, description="interpreter that runs the scripts")
+    spares: int = Field(
+        -1,
+        ge=-1,
+        le=1000,
+        description="warm interpreters kept ready; 0: every attempt starts a fresh one; -1: slots + 1, at most 9",
+    )
+    preload: str = Field("", description="modules that warm interpreters import ahead, separated by commas")
     work_dir: Path | None = Field(
         None, description="where attempts have their folders; empty: a place that their users can reach is chosen"
     )
@@ -280,6 +289,16 @@ class ExecutorSettings(Settings):
         if flaw := flaw_of_amounts(amounts):
             raise ValueError(flaw)
         return value
+
+    @property
+    def most_spares(self) -> int:
+        """Warm interpreters that are kept ready."""
+        return min(self.slots + 1, DEFAULT_SPARES) if self.spares < 0 else self.spares
+
+    @property
+    def preloaded(self) -> tuple[str, ...]:
+        """The modules that are imported ahead."""
+        return tuple(name.strip() for name in self.preload.split(",") if name.strip())
 
 
 class ClientSettings(Settings):

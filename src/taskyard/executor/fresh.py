@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import socket
-from collections.abc import AsyncIterator
 
 import msgspec
 
@@ -18,31 +17,10 @@ from taskyard.executor.runner import CannotExecute, CannotStart, Launch, Started
 from taskyard.executor.slot_users import NoUser, SlotUsers
 from taskyard.executor.starter import NOT_EXECUTED, Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
-from taskyard.executor.users import User
 from taskyard.task.model import Limits, Stream
 
 #: Seconds in which the interpreter must have been executed.
 EXEC_TIMEOUT = 30.0
-#: Seconds that all of it gets to end: a process that the kernel cannot end holds nothing up.
-END_TIMEOUT = 20.0
-
-
-@contextlib.asynccontextmanager
-async def open_runner(python: str, confinement: Confinement, slots: int) -> AsyncIterator[FreshRunner]:
-    """A runner for that many attempts at once. In the end no process of any attempt is left."""
-    tender = Tender(confinement, slots)
-    users = SlotUsers(confinement.users)
-    async with asyncio.TaskGroup() as tasks:
-        tending = tasks.create_task(tender.run())
-        cleaning = tasks.create_task(users.run())
-        try:
-            yield FreshRunner(python, confinement, tender, users)
-        finally:
-            tending.cancel()
-            await asyncio.wait([tending], timeout=END_TIMEOUT)
-            tending.cancel()  # it had its time
-            cleaning.cancel()
-            await users.close()
 
 
 class FreshRunner:
@@ -80,7 +58,7 @@ class FreshRunner:
             raise CannotStart(str(error)) from error
         try:
             message = self._job(words, launch, user).encode()
-            claim = await self._tender.take(user.id if user else None, _mark(launch))
+            claim = await self._tender.take(user.id if user else None, mark_of(launch))
         except (KeeperDied, ValueError) as error:
             self._users.give_back(user)
             raise CannotStart(f"{words[0]} could not be started: {error}") from error
@@ -88,9 +66,13 @@ class FreshRunner:
             self._users.give_back(user)
             raise
         claim.gone.add_done_callback(lambda _: self._users.give_back(user))
+        return await self._hand_over(claim, message, outputs)
+
+    async def _hand_over(self, claim: Claim, message: bytes, outputs: tuple[int, ...]) -> FreshProcess:
+        """Give a starter, or a spare, its job."""
         try:
             async with asyncio.timeout(EXEC_TIMEOUT):
-                problem = await _hand_over(claim.end, message, outputs)
+                problem = await _say(claim.end, message, outputs)
         except ConnectionError:  # it was killed before it had read all: what comes of it will say so
             problem = ""
         except BaseException as error:
@@ -193,7 +175,7 @@ class FreshProcess:
         self._claim.close()
 
 
-async def _hand_over(end: socket.socket, message: bytes, outputs: tuple[int, ...]) -> str:
+async def _say(end: socket.socket, message: bytes, outputs: tuple[int, ...]) -> str:
     """Give a starter its job. What was wrong, in words; empty once the script runs."""
     loop = asyncio.get_running_loop()
     sent = socket.send_fds(end, [message], list(outputs))
@@ -215,7 +197,7 @@ def _refusal(program: str, problem: str, *, direct: bool) -> CannotStart | Canno
     return CannotStart(f"{program} could not be started: {problem}")
 
 
-def _mark(launch: Launch) -> str:
+def mark_of(launch: Launch) -> str:
     name, value = launch.mark
     return f"{name}={value}" if name else ""
 

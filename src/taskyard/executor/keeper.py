@@ -26,12 +26,15 @@ from typing import Any, NoReturn, assert_never
 from taskyard.executor import linux, processes, starter
 from taskyard.executor.cells import Cell
 from taskyard.executor.lifeline import (
+    Barren,
+    Bear,
     Exited,
     Gone,
     Hold,
     Kill,
     Killing,
     Lifeline,
+    Open,
     Order,
     Ping,
     Pong,
@@ -41,6 +44,7 @@ from taskyard.executor.lifeline import (
     Trouble,
 )
 from taskyard.executor.places import Place, remove
+from taskyard.executor.zygotes import Zygotes
 
 #: Seconds between two looks at the deadline, at most: timers stand still while the machine is suspended.
 LONGEST_LOOK = 1.0
@@ -53,14 +57,17 @@ REFILL_PAUSE = 0.1
 #: How often a folder is tried to be removed, and the seconds before each try: while there are attempts, and at the end.
 REMOVALS = 200
 CLEAN_PAUSE, LAST_CLEAN_PAUSE = 0.05, 0.005
+#: What a spare says, with its process, when it waits for its job.
+SPARE_READY = b"ready "
 RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
 
 
 class Held:
-    """A starter, or the attempt that it has become."""
+    """A starter, or a spare of that ``zygote``; or the attempt that it has become."""
 
-    def __init__(self, number: int, cell: Cell, end: socket.socket) -> None:
+    def __init__(self, number: int, cell: Cell, end: socket.socket, zygote: int = 0) -> None:
         self.number = number
+        self.zygote = zygote
         self.cell = cell
         #: The executor's end of the socket for the job, until it has it.
         self.end: socket.socket | None = end
@@ -101,6 +108,7 @@ class Keeper:
         for one in (self._woken, waker):
             one.setblocking(False)
         self._waker = waker
+        self._zygotes = Zygotes(self._selector, self._lifeline.send)
 
     def run(self) -> None:
         """Until the executor is dead and all that it had started is too."""
@@ -170,7 +178,8 @@ class Keeper:
                 if (held := self._held.get(number)) is not None:
                     held.taken = True
                     held.cell.user, held.cell.killer, held.cell.mark = user, self._killer, mark
-                    self._refill_soon()
+                    if not held.zygote:
+                        self._refill_soon()
             case Terminate(number=number, leader=leader):
                 if (held := self._held.get(number)) is not None and not held.killing:
                     held.cell.terminate(leader=leader)
@@ -182,6 +191,10 @@ class Keeper:
                 self._deadline = deadline
             case Ping():
                 self._lifeline.send(Pong())
+            case Open():
+                self._zygotes.open(order)
+            case Bear(zygote=zygote, user=user):
+                self._bear(zygote, user)
             case _:
                 assert_never(order)
 
@@ -189,6 +202,7 @@ class Keeper:
         """The executor is dead, or has no need of us any more."""
         self._ending = True
         self._selector.unregister(self._lifeline.socket)
+        self._zygotes.close()
         for held in list(self._held.values()):
             self._kill(held)
 
@@ -214,7 +228,7 @@ class Keeper:
                 self._trouble(f"no process could be made: {error}")
 
     def _missing(self) -> int:
-        return self._spares - sum(not held.taken for held in self._held.values())
+        return self._spares - sum(not (held.taken or held.zygote) for held in self._held.values())
 
     def _refill_soon(self) -> None:
         """At once where there is no starter left. Else after a while, so as not to take the CPU from what has just begun."""
@@ -241,6 +255,26 @@ class Keeper:
         self._by_leader[pid] = held
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_starter(held))
 
+    def _bear(self, zygote: int, user: int | None) -> None:
+        """Ask a zygote for a spare, which comes as our child."""
+        self._made += 1
+        name = f"{os.getpid()}-{self._made}"
+        cell = Cell(self._places, name, 0, os.getpid())
+        cell.user = user
+        ours, theirs = socket.socketpair()
+        try:
+            self._zygotes.ask(
+                zygote, [f"{place.folder}/{name}" for place in self._places if not place.is_late], user, theirs
+            )
+        except OSError as error:
+            ours.close()
+            self._lifeline.send(Barren(zygote, user, str(error)))
+            return
+        finally:
+            theirs.close()
+        held = self._held[self._made] = Held(self._made, cell, ours, zygote)
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_starter(held))
+
     def _on_starter(self, held: Held) -> None:
         end = held.end
         if end is None:
@@ -251,14 +285,27 @@ class Keeper:
             said = b""
         self._selector.unregister(end)
         held.end = None
-        if said != starter.READY:
+        if held.zygote:
+            held.cell.leader = _leader(said)
+        if not (held.cell.leader if held.zygote else said == starter.READY):
             end.close()
-            self._trouble(f"no process could be made ready: {said.decode(errors='replace') or 'it died'}")
+            self._unready(held, said.decode(errors="replace") or "it died")
             return
+        self._by_leader[held.cell.leader] = held
         held.cpu_before = held.cell.cpu_time() or 0.0
         pidfd = linux.open_pidfd(held.cell.leader)
         descriptors = (end.detach(),) if pidfd is None else (end.detach(), pidfd)
-        self._lifeline.send(Ready(held.number, held.cell.leader, pidfd is not None), descriptors)
+        ready = Ready(held.number, held.cell.leader, pidfd is not None, held.zygote, held.cell.user)
+        self._lifeline.send(ready, descriptors)
+
+    def _unready(self, held: Held, reason: str) -> None:
+        if not held.zygote:
+            self._trouble(f"no process could be made ready: {reason}")
+            return
+        self._lifeline.send(Barren(held.zygote, held.cell.user, reason))
+        held.exit = (0, 0, 0.0)  # nobody knows its process; whatever is in its cell is killed
+        held.told = True
+        self._settle(held)
 
     def _trouble(self, text: str) -> None:
         if not self._lifeline.has_unsent:  # an executor that is stopped is not told for each time that it was tried
@@ -343,7 +390,7 @@ class Keeper:
         if not linux.IS_LINUX:
             return set()
         found = set()
-        for pid in processes.children(os.getpid()) - self._by_leader.keys():
+        for pid in processes.children(os.getpid()) - self._by_leader.keys() - self._zygotes.pids:
             if not processes.is_dead(pid) and not self._is_anothers(held, pid):
                 found.add(pid)
         return found
@@ -351,7 +398,7 @@ class Keeper:
     def _is_anothers(self, held: Held, pid: int) -> bool:
         if processes.is_marked(pid, held.cell.mark):
             return False
-        others = [one for one in self._held.values() if one is not held and one.taken]
+        others = [one for one in self._held.values() if one is not held and (one.taken or one.zygote)]
         if not self._places:
             return bool(others)
         try:
@@ -366,6 +413,18 @@ class Keeper:
             if not cell.remove() and tries:
                 self._remains.append((cell, tries - 1))
         self._clean_at = linux.now() + CLEAN_PAUSE
+
+
+def _leader(said: bytes) -> int:
+    """The process that has made itself ready. 0 where it says nothing of the kind, or is no child of ours."""
+    word, _, number = said.partition(b" ")
+    if word + b" " != SPARE_READY or not number.isdigit():
+        return 0
+    try:
+        os.waitid(os.P_PID, int(number), os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return int(number)
 
 
 def main(argument: str) -> NoReturn:

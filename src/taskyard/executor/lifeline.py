@@ -10,7 +10,7 @@ import json
 import os
 import socket
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 MAX_DESCRIPTORS = 8
 _CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
@@ -51,15 +51,35 @@ class Ping(NamedTuple):
     """Say that you are there."""
 
 
+class Open(NamedTuple):
+    """Start the zygote of that number: ``program`` is its interpreter, ``preload`` what it imports ahead. Texts are bytes of
+    the system as Latin-1."""
+
+    zygote: int
+    program: str
+    environment: list[tuple[str, str]]
+    preload: list[str]
+
+
+class Bear(NamedTuple):
+    """Have a zygote fork a spare, with that user id where each slot has one."""
+
+    zygote: int
+    user: int | None
+
+
 # --- the keeper's reports -------------------------------------------------------------------------------------------------
 
 
 class Ready(NamedTuple):
-    """There is a starter. The socket for its job comes with it, and after that, with ``pidfd``, the pidfd of its process."""
+    """There is a starter, or a spare of that ``zygote`` with its ``user``. The socket for its job comes with it, and after
+    that, with ``pidfd``, the pidfd of its process."""
 
     number: int
     leader: int
     pidfd: bool
+    zygote: int = 0
+    user: int | None = None
 
 
 class Killing(NamedTuple):
@@ -91,17 +111,39 @@ class Gone(NamedTuple):
     killed: bool
 
 
+class Warm(NamedTuple):
+    """A zygote is ready. ``warnings`` say what it does not import ahead, and why; ``loaded`` are the top names of the modules
+    that it has and a bare interpreter has not."""
+
+    zygote: int
+    warnings: list[str]
+    loaded: list[str]
+
+
+class Cold(NamedTuple):
+    """A zygote has died, or could not be started. Its spares live on."""
+
+    zygote: int
+    reason: str
+
+
+class Barren(NamedTuple):
+    """Answer to a ``Bear`` that came to nothing."""
+
+    zygote: int
+    user: int | None
+    reason: str
+
+
 class Trouble(NamedTuple):
     """Something that the executor's log should say."""
 
     text: str
 
 
-Order = Take | Terminate | Kill | Hold | Ping
-Report = Ready | Killing | Pong | Exited | Gone | Trouble
-_KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Take, Terminate, Kill, Hold, Ping, Ready, Killing, Pong, Exited, Gone, Trouble)
-}
+Order = Take | Terminate | Kill | Hold | Ping | Open | Bear
+Report = Ready | Killing | Pong | Exited | Gone | Warm | Cold | Barren | Trouble
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(Order), *get_args(Report))}
 
 
 class Lifeline:

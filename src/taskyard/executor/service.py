@@ -23,7 +23,6 @@ from taskyard.executor.delivery import Deliveries
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.environments import Environments, shelf_of
 from taskyard.executor.execution import Tools
-from taskyard.executor.fresh import open_runner
 from taskyard.executor.identity import Identity
 from taskyard.executor.interpreters import Interpreter
 from taskyard.executor.leftovers import bury
@@ -33,7 +32,8 @@ from taskyard.executor.repository import Repositories
 from taskyard.executor.runner import Runner
 from taskyard.executor.spool import Spool
 from taskyard.executor.tending import kill_all
-from taskyard.executor.workspace import OUTPUT_VARIABLE
+from taskyard.executor.warm import Warmth, open_runner
+from taskyard.executor.workspace import OUTPUT_VARIABLE, inherited
 from taskyard.link.base import Link
 from taskyard.link.dial import keep_dialling
 from taskyard.protocol.codec import executor_codec
@@ -64,7 +64,9 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
         repositories = Repositories(token, settings.download_timeout, settings.manager_host)
         removals = ThreadPoolExecutor(REMOVALS_AT_ONCE, "removal")
         try:
-            async with open_runner(os.path.abspath(python), confinement, settings.slots) as runner:
+            environment = inherited(os.environ, own_user=bool(confinement.users))
+            warmth = Warmth(settings.most_spares, settings.preloaded, environment)
+            async with open_runner(os.path.abspath(python), confinement, settings.slots, warmth) as runner:
                 environments = await open_environments(settings, confinement, runner, found)
                 tools = Tools(
                     environments=environments,

@@ -48,6 +48,15 @@ class SlotUsers:
         except TimeoutError as error:
             raise NoUser("there is no clean user for another attempt (the executor's log may say why)") from error
 
+    @property
+    def are_there(self) -> bool:
+        """Whether the slots have users of their own."""
+        return bool(self._all)
+
+    def take_clean(self) -> User | None:
+        """One that is clean now; None where there is none."""
+        return None if self._free.empty() else self._free.get_nowait()
+
     def give_back(self, user: User | None) -> None:
         """Nothing of what it was taken for runs any more."""
         if user is not None:

@@ -117,7 +117,7 @@ def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
     for name, amount in job.rlimits.items():
         _limit(RLIMITS[name], amount)
     if job.user is not None:
-        _give(job.folder, job.user)
+        give(job.folder, job.user)
         os.setgroups([])
         os.setresgid(job.user, job.user, job.user)
         os.setresuid(job.user, job.user, job.user)
@@ -149,8 +149,8 @@ def _limit(number: int, amount: int) -> None:
     resource.setrlimit(number, (amount, amount))
 
 
-def _give(folder: str, user: int) -> None:
-    """Nothing runs in it yet, so that nothing changes under our hands."""
+def give(folder: str, user: int) -> None:
+    """Make a folder and all that is in it a user's. Nothing runs in it yet, so that nothing changes under our hands."""
     os.lchown(folder, user, user)
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):  # links to folders are among the folders

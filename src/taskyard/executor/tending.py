@@ -12,19 +12,23 @@ import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import structlog
 
 from taskyard.executor.cells import Cell
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.lifeline import (
+    Barren,
+    Bear,
+    Cold,
     Exited,
     Gone,
     Hold,
     Kill,
     Killing,
     Lifeline,
+    Open,
     Order,
     Ping,
     Pong,
@@ -33,6 +37,7 @@ from taskyard.executor.lifeline import (
     Take,
     Terminate,
     Trouble,
+    Warm,
 )
 from taskyard.executor.places import Place, cell_names
 
@@ -72,6 +77,7 @@ class Claim:
         self.leader = ready.leader
         self.end = end
         self.pidfd = pidfd
+        self.user = ready.user
         self.mark = ""
         self.exited = asyncio.Event()
         self.answer: asyncio.TimerHandle | None = None
@@ -91,6 +97,24 @@ class Claim:
             self.pidfd = None
 
 
+class Parent(Protocol):
+    """Who asked for a zygote, and hears what comes of it. ``opened`` is sent to each keeper."""
+
+    opened: Open
+
+    def warm(self, report: Warm) -> None:
+        """It can be asked for spares."""
+
+    def cold(self, reason: str) -> float:
+        """It has died, or its keeper has, and what was asked for will not come. Seconds before it is to be started again."""
+
+    def born(self, claim: Claim) -> None:
+        """A spare that was asked for is there."""
+
+    def barren(self, user: int | None, reason: str) -> None:
+        """A spare that was asked for will not come."""
+
+
 class Tender:
     """``spares`` starters are kept ready. Runs as a background task: :meth:`run`."""
 
@@ -105,6 +129,11 @@ class Tender:
         self._ended = asyncio.Event()
         self._deadline: float | None = None
         self._silence: asyncio.TimerHandle | None = None
+        self._parents: dict[int, Parent] = {}
+
+    def adopt(self, parent: Parent) -> None:
+        """Have each keeper start that zygote, from the next one on: before :meth:`run`."""
+        self._parents[parent.opened.zygote] = parent
 
     async def run(self) -> None:
         """Keep a keeper, until cancelled. Then it and all attempts are ended. Where none can be started it is tried again."""
@@ -130,10 +159,24 @@ class Tender:
         if not self._ready:
             raise KeeperDied("no process was made ready for it in time")
         claim = self._ready.popleft()
+        self.claim(claim, user, mark)
+        return claim
+
+    def claim(self, claim: Claim, user: int | None, mark: str) -> None:
+        """Say that this starter or spare gets a job now."""
         claim.mark = mark
         self._claims[claim.number] = claim
         self._send(Take(claim.number, user, mark))
-        return claim
+
+    def bear(self, zygote: int, user: int | None) -> None:
+        """Ask a zygote that is warm for a spare: its parent hears of it."""
+        self._send(Bear(zygote, user))
+
+    def cell(self, claim: Claim) -> Cell:
+        """The cell of an attempt. ``KeeperDied``."""
+        if self._process is None:
+            raise KeeperDied("its keeper has died")
+        return Cell(self._confinement.places, f"{self._process.pid}-{claim.number}", claim.leader, 0)
 
     def terminate(self, claim: Claim, *, leader: bool) -> None:
         self._send(Terminate(claim.number, leader))
@@ -163,6 +206,10 @@ class Tender:
         if self._silence is not None and self._process is not None:
             self._silence.cancel()
             asyncio.get_running_loop().call_later(PING_PAUSE, self._ping, self._process)
+
+    def _reopen(self, parent: Parent, process: subprocess.Popen[bytes] | None) -> None:
+        if process is self._process:  # another keeper has been told already
+            self._send(parent.opened)
 
     # --- the keeper's life ------------------------------------------------------------------------------------------------
 
@@ -201,6 +248,8 @@ class Tender:
         if self._deadline is not None:
             self._send(Hold(self._deadline))
         self._ping(self._process)
+        for parent in self._parents.values():
+            self._send(parent.opened)
 
     def _read(self) -> None:
         assert self._lifeline is not None
@@ -218,8 +267,7 @@ class Tender:
                 end = socket.socket(fileno=lifeline.descriptors.popleft())
                 end.setblocking(False)
                 pidfd = lifeline.descriptors.popleft() if has_pidfd else None
-                self._ready.append(Claim(report, end, pidfd))
-                self._changed.set()
+                self._welcome(Claim(report, end, pidfd), report.zygote)
             case Killing(number=number):
                 if (claim := self._claims.get(number)) is not None:
                     claim.answered()
@@ -236,10 +284,25 @@ class Tender:
                 for claim in [one for one in self._ready if one.number == number]:
                     self._ready.remove(claim)
                     claim.close()
+            case Warm(zygote=zygote):
+                self._parents[zygote].warm(report)
+            case Cold(zygote=zygote, reason=reason):
+                pause = self._parents[zygote].cold(reason)
+                asyncio.get_running_loop().call_later(pause, self._reopen, self._parents[zygote], self._process)
+            case Barren(zygote=zygote, user=user, reason=reason):
+                self._parents[zygote].barren(user, reason)
             case Trouble(text=text):
                 log.error("keeper_in_trouble", reason=text)
             case _:
                 assert_never(report)
+
+    def _welcome(self, claim: Claim, zygote: int) -> None:
+        if zygote:
+            self._claims[claim.number] = claim
+            self._parents[zygote].born(claim)
+        else:
+            self._ready.append(claim)
+            self._changed.set()
 
     def _send(self, order: Order) -> None:
         if self._lifeline is None or self._ended.is_set():
@@ -268,7 +331,7 @@ class Tender:
             claim.close()
         self._ready.clear()
         if self._ended.is_set():
-            log.error("keeper_died", attempts=len(self._claims))
+            log.error("keeper_died", attempts=sum(bool(claim.mark) for claim in self._claims.values()))
         await asyncio.to_thread(_end, process)
         if process.returncode and not self._ended.is_set():
             log.error("keeper_broke", exit_code=process.returncode)
@@ -278,6 +341,8 @@ class Tender:
             claim.exited.set()
             claim.gone.set_result(None)
         self._claims.clear()
+        for parent in self._parents.values():
+            parent.cold("its keeper has died")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -25,6 +25,18 @@ INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "T
 PERSONAL = ("HOME", "USER", "LOGNAME")
 
 
+def inherited(own: Mapping[str, str], *, own_user: bool) -> dict[str, str]:
+    """What every script of this executor has in its environment; see :meth:`Workspace.environment`."""
+    names = [name for name in INHERITED if name in own and not (own_user and name in PERSONAL)]
+    return {**{name: own[name] for name in names}, "PYTHONUNBUFFERED": "1"}
+
+
+def _entered(packages: Path, own: Mapping[str, str]) -> dict[str, str]:
+    """What says that a script runs in an environment."""
+    path = os.pathsep.join(filter(None, (str(packages / "bin"), own.get("PATH", os.defpath))))
+    return {"VIRTUAL_ENV": str(packages), "PATH": path}
+
+
 class BadFile(Exception):
     """A file of the task cannot be put where it should be; the text says why."""
 
@@ -70,17 +82,11 @@ class Workspace:
         """The script's environment: a little of the executor's ``own``, then the task's, then what we say. With ``own_user``
         it is no user that the machine knows: its home is here. ``packages`` is the environment that it runs in."""
         spec = run.spec
-        inherited = {name: own[name] for name in INHERITED if name in own}
-        if own_user:
-            inherited = {name: value for name, value in inherited.items() if name not in PERSONAL}
-            inherited["HOME"] = str(self.home)
-        if packages is not None:
-            inherited["VIRTUAL_ENV"] = str(packages)
-            inherited["PATH"] = os.pathsep.join(filter(None, (str(packages / "bin"), own.get("PATH", os.defpath))))
         return {
-            **inherited,
+            **inherited(own, own_user=own_user),
+            **({"HOME": str(self.home)} if own_user else {}),
+            **({} if packages is None else _entered(packages, own)),
             "TMPDIR": str(self.temporary),
-            "PYTHONUNBUFFERED": "1",
             **spec.env,
             **spec.secrets,
             OUTPUT_VARIABLE: str(self.output),

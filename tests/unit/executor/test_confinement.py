@@ -134,7 +134,7 @@ class TestDecide:
 
     @needs_root
     def test_with_users(self, tmp_path: Path, locks: Path, passable: Path) -> None:
-        given = settings(tmp_path, slots=2, first_uid=57_500, work_dir=passable)
+        given = settings(tmp_path, slots=2, spares=0, first_uid=57_500, work_dir=passable)
         who = me(tmp_path)
         with decide(given, PYTHON, who) as confinement:
             assert [user.id for user in confinement.users] == [57_500, 57_501]

@@ -17,12 +17,13 @@ from taskyard.executor.delivery import Deliveries
 from taskyard.executor.downloader import Downloader
 from taskyard.executor.environments import Environments
 from taskyard.executor.execution import Execution, Tools
-from taskyard.executor.fresh import FreshRunner, open_runner
+from taskyard.executor.fresh import FreshRunner
 from taskyard.executor.repository import Repositories
 from taskyard.executor.runner import Launch, Running
 from taskyard.executor.shelf import Shelf
 from taskyard.executor.spool import Spool
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
+from taskyard.executor.warm import open_runner
 from taskyard.executor.workspace import Workspace
 from taskyard.link.clock import now
 from taskyard.protocol.messages import RepositoryAddress, Run

@@ -20,7 +20,7 @@ import pytest
 from taskyard.executor import places, tending, users
 from taskyard.executor.cells import Cell
 from taskyard.executor.confinement import Confinement
-from taskyard.executor.fresh import FreshRunner, open_runner
+from taskyard.executor.fresh import FreshRunner
 from taskyard.executor.lifeline import Lifeline, Ready
 from taskyard.executor.places import Place
 from taskyard.executor.runner import CannotExecute, CannotStart, Launch
@@ -28,6 +28,7 @@ from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.starter import LENGTH, _receive
 from taskyard.executor.tending import Claim, Tender
 from taskyard.executor.users import User
+from taskyard.executor.warm import COLD, WarmRunner, Warmth, open_runner
 from taskyard.link import clock
 from taskyard.task.model import Limits
 from tests.unit.executor.scripts import (
@@ -52,17 +53,23 @@ def own_name() -> str:
     return f"test-{uuid.uuid4()}"
 
 
-@pytest.fixture(params=["cells", "old cells", "floor"])
+@pytest.fixture(params=["cells", "old cells", "floor", "warm, cells", "warm, old cells", "warm, floor"])
 async def runner(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FreshRunner]:
-    found = places.find(own_name()) if request.param != "floor" else ()
-    if request.param == "old cells":
+    """Of each kind, in each kind of cell: what holds for a fresh interpreter has to hold for a warm one."""
+    kind, cells = request.param.rpartition(", ")[::2]
+    found = places.find(own_name()) if cells != "floor" else ()
+    if cells == "old cells":
         for place in found:
             if place.version == 2:
                 places.remove(place.folder)
         found = tuple(place for place in found if place.version == 1)
-    if request.param != "floor" and not found:
-        pytest.skip(f"there are no {request.param}: no such control group can be written here")
-    async with open_runner(sys.executable, Confinement(tmp_path, found), 2) as runner:
+    if cells != "floor" and not found:
+        pytest.skip(f"there are no {cells}: no such control group can be written here")
+    warmth = Warmth(2, (), {"PYTHONUNBUFFERED": "1"}) if kind else COLD
+    async with open_runner(sys.executable, Confinement(tmp_path, found), 2, warmth) as runner:
+        if isinstance(runner, WarmRunner):
+            async with asyncio.timeout(20):
+                await runner.until_warm()
         yield runner
         keeper = runner._tender._process
     assert keeper is not None

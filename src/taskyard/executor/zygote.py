@@ -1,0 +1,384 @@
+"""The warm interpreter of one environment: it imports ahead, and forks a child for each attempt ahead of time.
+
+    keeper ── control: how to be, then for each spare its end of a socket for the job ─► zygote
+    zygote ── fork ─► midwife ── fork ─► spare, which is the keeper's child as soon as the midwife has ended
+    executor ── the job, and the descriptors for its output ─► spare, which becomes the script
+
+Runs alone, as a file, in any CPython from 3.9 on, with nothing but the standard library, and one thread. It uses modules that
+a bare interpreter has not got loaded, and hides them again: the script shall find what a bare interpreter would have.
+
+What goes over the sockets is a length in eight bytes and an object of :mod:`marshal`; paths and texts are the system's bytes.
+"""
+
+from __future__ import annotations
+
+#: What the module ``__main__`` of a bare interpreter has, in this version.
+_MAIN = {name: value for name, value in globals().items() if name != "annotations"}
+
+import marshal  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+
+_BARE = set(sys.modules) - {"__future__"}
+
+import _socket  # noqa: E402
+import array  # noqa: E402
+import atexit  # noqa: E402
+import gc  # noqa: E402
+import resource  # noqa: E402
+
+try:
+    import ctypes
+except ImportError:  # this interpreter was built without it: the kernel's last safety nets are not spread
+    ctypes = None  # type: ignore[assignment]
+
+for _name in set(sys.modules) - _BARE:
+    del sys.modules[_name]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any
+
+#: The keeper knows them as the same.
+READY = b"ready "
+LENGTH_BYTES = 8
+MAX_DESCRIPTORS = 2
+#: Modules that leave threads behind which are known to survive a fork: OpenBLAS ends its own before, and starts them after.
+SAFE_THREADS = {"numpy"}
+_SET_PDEATHSIG, _SET_NO_NEW_PRIVS = 1, 38  # <linux/prctl.h>
+_SIGKILL = 9
+#: The variable of the zygote's own environment whose place in memory gets the script's variables.
+ROOM = b"TASKYARD_ROOM"
+_CLOSE_ON_EXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
+
+
+# --- the sockets ----------------------------------------------------------------------------------------------------------
+
+
+def receive(end: _socket.socket) -> tuple[Any, list[int]] | None:
+    """One object and the descriptors that came with it; None at the end of the stream."""
+    head, descriptors = _first(end)
+    head = _filled(end, head, LENGTH_BYTES)
+    if len(head) < LENGTH_BYTES:
+        return None
+    length = int.from_bytes(head, "little")
+    body = _filled(end, b"", length)
+    return (marshal.loads(body), descriptors) if len(body) == length else None  # noqa: S302
+
+
+def send(end: _socket.socket, message: Any) -> None:
+    """Send one object."""
+    body = marshal.dumps(message, 2)
+    end.sendall(len(body).to_bytes(LENGTH_BYTES, "little") + body)
+
+
+def _first(end: _socket.socket) -> tuple[bytes, list[int]]:
+    space = _socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+    try:
+        data, extra, _, _ = end.recvmsg(LENGTH_BYTES, space, _CLOSE_ON_EXEC)
+    except ConnectionError:
+        return b"", []
+    descriptors = array.array("i")
+    for level, kind, content in extra:
+        if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    return data, list(descriptors)
+
+
+def _filled(end: _socket.socket, begun: bytes, length: int) -> bytes:
+    """So many bytes, ``begun`` among them; fewer where the stream ends."""
+    data = bytearray(begun)
+    while len(data) < length:
+        try:
+            piece = end.recv(length - len(data))
+        except ConnectionError:
+            break
+        if not piece:
+            break
+        data += piece
+    return bytes(data)
+
+
+# --- the zygote -----------------------------------------------------------------------------------------------------------
+
+
+def serve(descriptor: int) -> dict[str, Any]:
+    """Be the zygote on that control socket. Returns in each spare, with its job, and nowhere else."""
+    control = _socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):  # until now they were pipes, as a script's are: what Python made of them stays
+        os.dup2(nothing, number)
+    os.close(nothing)
+    received = receive(control)
+    if received is None:
+        os._exit(0)
+    room = _room()
+    os.environb.pop(ROOM, None)
+    send(control, _warm_up(received[0]["preload"]))
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a collection would copy what the spares share
+    while True:
+        received = receive(control)
+        if received is None:
+            os._exit(0)
+        request, (end,) = received
+        job = _bear({**request, "room": room}, _socket.socket(fileno=end), control)
+        if job is not None:
+            return job
+
+
+def _warm_up(preload: list[str]) -> dict[str, Any]:
+    """Import what is to be imported ahead. ``warnings`` has a sentence for each module that could not be, ``loaded`` the top
+    names of what a bare interpreter has not got loaded. ``unsafe`` is a module that left a thread: nobody can take that
+    back, and the keeper begins again without it."""
+    warnings = []
+    for name in preload:
+        before = _threads()
+        try:
+            __import__(name)
+        except BaseException as error:
+            warnings.append(f"{name} could not be imported ahead: {type(error).__name__}: {error}")
+        if _threads() > before and name not in SAFE_THREADS:
+            return {"unsafe": name}
+    return {"warnings": warnings, "loaded": sorted({name.partition(".")[0] for name in set(sys.modules) - _BARE})}
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 1
+
+
+def _bear(request: dict[str, Any], end: _socket.socket, control: _socket.socket) -> dict[str, Any] | None:
+    """Fork a spare. None in the zygote, the job in the spare."""
+    try:
+        midwife = os.fork()
+        if midwife:
+            os.waitpid(midwife, 0)
+    except OSError as error:  # there is no room for another process
+        _complain(end, error)
+        midwife = -1
+    if midwife:
+        end.close()
+        return None
+    try:
+        for folder in request["cells"]:
+            os.mkdir(folder, 0o755)
+            _write(f"{folder}/cgroup.procs", b"0")
+        midwife = os.getpid()
+        if os.fork():
+            os._exit(0)
+        control.close()
+        return _wait_for_job(request, end, midwife)
+    except (OSError, ValueError) as error:
+        _complain(end, error)
+    os._exit(1)
+
+
+def _complain(end: _socket.socket, error: Exception) -> None:
+    try:
+        end.sendall(str(error).encode(errors="replace") or b"unknown error")
+    except OSError:
+        return  # nobody waits for it any more
+
+
+def _write(path: str, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
+# --- the spare ------------------------------------------------------------------------------------------------------------
+
+
+def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) -> dict[str, Any]:
+    os.setsid()
+    while (
+        os.getppid() == midwife
+    ):  # nothing tells that the kernel has given us to the keeper; it is a matter of microseconds
+        time.sleep(0.0002)
+    user = request["user"]
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        _prctl(_SET_NO_NEW_PRIVS, 1)
+    _prctl(_SET_PDEATHSIG, _SIGKILL)
+    if os.getppid() != request["keeper"]:
+        raise OSError("the keeper has died")
+    end.sendall(READY + str(os.getpid()).encode())
+    received = receive(end)
+    if received is None:
+        os._exit(0)
+    job, outputs = received
+    for number, descriptor in enumerate(outputs, 1):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    for kind, amount in job["rlimits"]:
+        _, hard = resource.getrlimit(kind)
+        amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+        resource.setrlimit(kind, (amount, amount))
+    os.chdir(job["directory"])
+    os.environb.clear()
+    os.environb.update(job["environment"])
+    _show_environment(job, *request["room"])
+    end.close()
+    return job  # type: ignore[no-any-return]
+
+
+def _room() -> tuple[int, int]:
+    """Address and size of what ``/proc/<pid>/environ`` shows of that variable; zeros where there is no such thing."""
+    value = os.environb.get(ROOM)
+    if not ctypes or value is None or sys.platform != "linux":
+        return 0, 0
+    wanted = ROOM + b"="
+    variables = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
+    number = 0
+    while (address := variables[number]) is not None:
+        if ctypes.string_at(address, len(wanted)) == wanted:
+            return address, len(wanted) + len(value)
+        number += 1
+    return 0, 0
+
+
+def _show_environment(job: dict[str, Any], address: int, size: int) -> None:
+    """Have ``/proc/<pid>/environ`` show the script's variables, as far as there is room; first the attempt's mark, by which its
+    processes are found."""
+    shown = job["mark"]
+    if len(shown) >= size:
+        return
+    for name, value in job["environment"]:
+        longer = shown + b"\0" + name + b"=" + value
+        if len(longer) >= size:
+            break
+        shown = longer
+    ctypes.memmove(address, shown.ljust(size, b"\0"), size)
+
+
+def _prctl(option: int, argument: int) -> None:
+    if ctypes and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+
+
+def _forget() -> None:
+    """Let nothing of what was imported ahead tell this process from a bare interpreter that imports it only now."""
+    gc.enable()
+    sys.path_importer_cache.clear()
+    found: Any = sys.modules.get
+    atexit._clear()
+    if (logging := found("logging")) is not None:
+        now = time.time() if isinstance(logging._startTime, float) else time.time_ns()
+        logging._startTime = now
+        atexit.register(logging.shutdown)
+    if (util := found("multiprocessing.util")) is not None:
+        atexit.register(util._exit_function)
+    if (process := found("multiprocessing.process")) is not None:
+        process.current_process().authkey = os.urandom(32)
+    if (weakref := found("weakref")) is not None:
+        weakref.finalize._registry.clear()
+        weakref.finalize._registered_with_atexit = False
+    if (tempfile := found("tempfile")) is not None:
+        tempfile.tempdir = tempfile._name_sequence = None
+    if (uuid := found("uuid")) is not None:
+        uuid._node = uuid._last_timestamp = None
+    if (site := found("site")) is not None and site.USER_SITE is not None:
+        site.USER_SITE = site.USER_BASE = None
+        site.getusersitepackages()
+    if (numpy_random := found("numpy.random")) is not None:
+        numpy_random.seed()
+    if (torch := found("torch")) is not None:
+        torch.seed()
+
+
+# --- the script -----------------------------------------------------------------------------------------------------------
+
+
+def run(arguments: list[bytes]) -> None:
+    """Run what ``python`` would have run with these arguments. Leaves the process to the interpreter's own end."""
+    words = [os.fsdecode(one) for one in arguments]
+    try:
+        if words[0] == "-m":
+            _become_main(path=None)
+            sys.path[0] = os.getcwd()
+            sys.argv[:] = ["-m", *words[2:]]
+            import runpy
+
+            runpy._run_module_as_main(words[1])  # type: ignore[attr-defined]
+        else:
+            exec(*_program(words))  # noqa: S102
+    except SystemExit:
+        raise
+    except BaseException as error:
+        own = error.__traceback__
+        _show(error, own.tb_next if own is not None else None)
+        if isinstance(error, KeyboardInterrupt):  # it ends the process as the signal does, once all has been cleared up
+            sys.excepthook = lambda *_: None
+            raise
+        sys.exit(1)
+
+
+def _program(words: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The code of ``-c`` or of a script, and the namespace in which it runs."""
+    if words[0] == "-c":
+        sys.path[0] = ""
+        sys.argv[:] = ["-c", *words[2:]]
+        source: str | bytes = words[1] + "\n"
+        return compile(source, "<string>", "exec", dont_inherit=True), _become_main(path=None)
+    script = words[0]
+    sys.path[0] = os.path.dirname(os.path.realpath(script))
+    sys.argv[:] = words
+    path = script if os.path.isabs(script) else os.path.join(os.getcwd(), script)
+    with open(path, "rb") as file:
+        source = file.read()
+    return compile(source, path, "exec", dont_inherit=True), _become_main(path)
+
+
+def _become_main(path: str | None) -> dict[str, Any]:
+    """A new ``__main__``; its namespace."""
+    main = type(sys)("__main__")
+    namespace = main.__dict__
+    namespace.clear()
+    namespace.update(_MAIN, __doc__=None)
+    bootstrap = sys.modules["_frozen_importlib_external" if path else "_frozen_importlib"]
+    if path is None:
+        namespace.pop("__file__", None)
+        namespace.pop("__cached__", None)
+        namespace["__loader__"] = bootstrap.BuiltinImporter
+    else:
+        namespace.update(__file__=path, __loader__=bootstrap.SourceFileLoader("__main__", path))
+    sys.modules["__main__"] = main
+    return namespace
+
+
+def _show(error: BaseException, trace: TracebackType | None) -> None:
+    """Show an exception as the interpreter does, without the frames that are ours."""
+    error.__traceback__ = trace
+    sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
+    if sys.version_info >= (3, 12):
+        sys.last_exc = error
+    try:
+        sys.excepthook(type(error), error, trace)
+    except SystemExit:
+        raise
+    except BaseException as second:
+        own = second.__traceback__
+        second.__traceback__ = second_trace = own.tb_next if own is not None else None
+        sys.stderr.write("Error in sys.excepthook:\n")
+        sys.__excepthook__(type(second), second, second_trace)
+        sys.stderr.write("\nOriginal exception was:\n")
+        sys.__excepthook__(type(error), error, trace)
+
+
+if __name__ == "__main__":
+    _job = serve(int(sys.argv[1]))
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv[1:] = [os.fsdecode(_one) for _one in _job["arguments"]]
+    _forget()
+    run(_job["arguments"])
