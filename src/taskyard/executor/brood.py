@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from taskyard.executor.lifeline import Open, Warm
+from taskyard.executor.runner import StartedBy
 from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.tending import Claim, Tender
 from taskyard.executor.users import User
@@ -67,9 +68,9 @@ class Brood:
             self._born.clear()
             await self._born.wait()
 
-    async def take(self) -> tuple[Claim, str] | None:
+    async def take(self) -> tuple[Claim, StartedBy] | None:
         """A spare for a job, and whether it waited (``spare``) or had to be forked first (``fork``). None where none comes."""
-        how = "spare" if self._ready else "fork"
+        how: StartedBy = "spare" if self._ready else "fork"
         if not self._ready and not await self._forked():
             return None
         claim = self._ready.popleft()

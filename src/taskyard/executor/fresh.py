@@ -66,9 +66,11 @@ class FreshRunner:
             self._users.give_back(user)
             raise
         claim.gone.add_done_callback(lambda _: self._users.give_back(user))
-        return await self._hand_over(claim, message, outputs)
+        return await self._hand_over(claim, message, outputs, words[0], "program" if launch.direct else "fresh")
 
-    async def _hand_over(self, claim: Claim, message: bytes, outputs: tuple[int, ...]) -> FreshProcess:
+    async def _hand_over(
+        self, claim: Claim, message: bytes, outputs: tuple[int, ...], program: str, started_by: StartedBy
+    ) -> FreshProcess:
         """Give a starter, or a spare, its job."""
         try:
             async with asyncio.timeout(EXEC_TIMEOUT):
@@ -83,8 +85,8 @@ class FreshRunner:
             problem = str(error) or "it took too long"
         if problem:
             claim.gone.add_done_callback(lambda _: claim.close())
-            raise _refusal(words[0], problem, direct=launch.direct)
-        return FreshProcess(self._tender, claim, "program" if launch.direct else "fresh")
+            raise _refusal(program, problem, direct=started_by == "program")
+        return FreshProcess(self._tender, claim, started_by)
 
     def _job(self, words: tuple[str, ...], launch: Launch, user: User | None) -> Job:
         limits, rlimits = self._limits(launch.limits)

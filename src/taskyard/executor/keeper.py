@@ -260,7 +260,7 @@ class Keeper:
         self._made += 1
         name = f"{os.getpid()}-{self._made}"
         cell = Cell(self._places, name, 0, os.getpid())
-        cell.user = user
+        cell.user, cell.killer = user, self._killer
         ours, theirs = socket.socketpair()
         try:
             self._zygotes.ask(

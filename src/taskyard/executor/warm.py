@@ -13,7 +13,7 @@ from taskyard.executor import likeness
 from taskyard.executor.brood import Brood
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.fresh import FreshProcess, FreshRunner, mark_of
-from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.runner import CannotStart, Launch, StartedBy
 from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.starter import LENGTH, RLIMITS, give
 from taskyard.executor.tending import Claim, KeeperDied, Tender
@@ -84,6 +84,8 @@ class WarmRunner(FreshRunner):
 
     def _why_fresh(self, launch: Launch) -> str:
         brood = self._brood
+        if launch.direct:
+            return "it is no script"
         if not brood.is_warm:
             return "there is no warm interpreter"
         if launch.limits.cpus is not None and self._joins_late:
@@ -98,7 +100,7 @@ class WarmRunner(FreshRunner):
             brood.loaded,
         )
 
-    async def _give_job(self, claim: Claim, how: str, launch: Launch, outputs: tuple[int, ...]) -> FreshProcess:
+    async def _give_job(self, claim: Claim, how: StartedBy, launch: Launch, outputs: tuple[int, ...]) -> FreshProcess:
         limits, rlimits = self._limits(launch.limits)
         try:
             self._tender.claim(claim, claim.user, mark_of(launch))
@@ -110,7 +112,7 @@ class WarmRunner(FreshRunner):
             self._tender.kill(claim)
             claim.gone.add_done_callback(lambda _: claim.close())
             raise CannotStart(f"{self._python} could not be started: {error}") from error
-        return await self._hand_over(claim, _message(launch, rlimits), outputs)
+        return await self._hand_over(claim, _message(launch, rlimits), outputs, self._python, how)
 
 
 def _message(launch: Launch, rlimits: Mapping[str, int]) -> bytes:

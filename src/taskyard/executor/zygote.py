@@ -255,10 +255,9 @@ def _show_environment(job: dict[str, Any], address: int, size: int) -> None:
     if len(shown) >= size:
         return
     for name, value in job["environment"]:
-        longer = shown + b"\0" + name + b"=" + value
-        if len(longer) >= size:
-            break
-        shown = longer
+        entry = name + b"=" + value
+        if entry != job["mark"] and len(shown) + 1 + len(entry) < size:
+            shown += b"\0" + entry
     ctypes.memmove(address, shown.ljust(size, b"\0"), size)
 
 
@@ -316,12 +315,14 @@ def run(arguments: list[bytes]) -> None:
     except SystemExit:
         raise
     except BaseException as error:
-        own = error.__traceback__
-        _show(error, own.tb_next if own is not None else None)
-        if isinstance(error, KeyboardInterrupt):  # it ends the process as the signal does, once all has been cleared up
-            sys.excepthook = lambda *_: None
-            raise
-        sys.exit(1)
+        raised = error
+    else:
+        return
+    _show(raised)  # here, where no exception is being handled: one in the script's own hook has no other behind it
+    if isinstance(raised, KeyboardInterrupt):  # it ends the process as the signal does, once all has been cleared up
+        sys.excepthook = lambda *_: None
+        raise raised
+    sys.exit(1)
 
 
 def _program(words: list[str]) -> tuple[Any, dict[str, Any]]:
@@ -329,15 +330,20 @@ def _program(words: list[str]) -> tuple[Any, dict[str, Any]]:
     if words[0] == "-c":
         sys.path[0] = ""
         sys.argv[:] = ["-c", *words[2:]]
-        source: str | bytes = words[1] + "\n"
-        return compile(source, "<string>", "exec", dont_inherit=True), _become_main(path=None)
+        return _compiled(words[1] + "\n", "<string>", words), _become_main(path=None)
     script = words[0]
     sys.path[0] = os.path.dirname(os.path.realpath(script))
     sys.argv[:] = words
     path = script if os.path.isabs(script) else os.path.join(os.getcwd(), script)
     with open(path, "rb") as file:
-        source = file.read()
-    return compile(source, path, "exec", dont_inherit=True), _become_main(path)
+        return _compiled(file.read(), path, words), _become_main(path)
+
+
+def _compiled(source: str | bytes, name: str, words: list[str]) -> Any:
+    try:
+        return compile(source, name, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):  # a fresh interpreter finds the words for what is wrong: they differ from ours
+        os.execv(sys.executable, [sys.executable, *words])  # noqa: S606
 
 
 def _become_main(path: str | None) -> dict[str, Any]:
@@ -357,9 +363,9 @@ def _become_main(path: str | None) -> dict[str, Any]:
     return namespace
 
 
-def _show(error: BaseException, trace: TracebackType | None) -> None:
+def _show(error: BaseException) -> None:
     """Show an exception as the interpreter does, without the frames that are ours."""
-    error.__traceback__ = trace
+    trace = _without_us(error)
     sys.last_type, sys.last_value, sys.last_traceback = type(error), error, trace
     if sys.version_info >= (3, 12):
         sys.last_exc = error
@@ -367,13 +373,22 @@ def _show(error: BaseException, trace: TracebackType | None) -> None:
         sys.excepthook(type(error), error, trace)
     except SystemExit:
         raise
-    except BaseException as second:
-        own = second.__traceback__
-        second.__traceback__ = second_trace = own.tb_next if own is not None else None
-        sys.stderr.write("Error in sys.excepthook:\n")
-        sys.__excepthook__(type(second), second, second_trace)
-        sys.stderr.write("\nOriginal exception was:\n")
-        sys.__excepthook__(type(error), error, trace)
+    except BaseException as raised:
+        second = raised
+    else:
+        return
+    sys.stderr.write("Error in sys.excepthook:\n")
+    sys.__excepthook__(type(second), second, _without_us(second))
+    sys.stderr.write("\nOriginal exception was:\n")
+    sys.__excepthook__(type(error), error, trace)
+
+
+def _without_us(error: BaseException) -> TracebackType | None:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == _show.__code__.co_filename:
+        trace = trace.tb_next
+    error.__traceback__ = trace
+    return trace
 
 
 if __name__ == "__main__":

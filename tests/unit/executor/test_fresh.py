@@ -88,7 +88,7 @@ def cell_of(script: Script, runner: FreshRunner, found: tuple[Place, ...]) -> Ce
 async def test_exits(runner: FreshRunner, tmp_path: Path) -> None:
     text = "import os, sys; print(os.getcwd(), os.environ['X'], sys.stdin.read()); sys.exit(3)"
     script = await start(runner, text, tmp_path, {"X": "y"})
-    assert script.running.started_by == "fresh"
+    assert script.running.started_by == ("spare" if isinstance(runner, WarmRunner) else "fresh")
     assert await script.line() == f"{tmp_path} y "
     await script.running.wait()
     status = await script.running.gone()
