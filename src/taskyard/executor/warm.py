@@ -86,6 +86,8 @@ class WarmRunner(FreshRunner):
         brood = self._brood
         if launch.direct:
             return "it is no script"
+        if launch.interpreter:
+            return "it has an environment of its own"
         if not brood.is_warm:
             return "there is no warm interpreter"
         if launch.limits.cpus is not None and self._joins_late:
