@@ -17,6 +17,7 @@ from taskyard.executor.runner import CannotExecute, CannotStart, Launch, Started
 from taskyard.executor.slot_users import NoUser, SlotUsers
 from taskyard.executor.starter import NOT_EXECUTED, Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
+from taskyard.executor.users import User
 from taskyard.task.model import Limits, Stream
 
 #: Seconds in which the interpreter must have been executed.

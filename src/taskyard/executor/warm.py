@@ -61,9 +61,7 @@ async def open_runner(
 class WarmRunner(FreshRunner):
     """Implements :class:`Runner`."""
 
-    def __init__(
-        self, python: str, confinement: Confinement, tender: Tender, users: SlotUsers, warmth: Warmth
-    ) -> None:
+    def __init__(self, python: str, confinement: Confinement, tender: Tender, users: SlotUsers, warmth: Warmth) -> None:
         super().__init__(python, confinement, tender, users)
         self._brood = Brood(tender, users, 1, python, warmth.environment, list(warmth.preload), warmth.spares)
         #: A control group that an attempt joins only when its CPUs are limited: a spare is too old for that.
