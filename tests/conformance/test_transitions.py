@@ -11,6 +11,7 @@ from taskyard.errors import IllegalTransition, InvalidInput, NotFound, WrongStat
 from taskyard.store.base import STALE, Claimed, Placement, Store
 from taskyard.task.model import (
     Artifact,
+    Course,
     Created,
     Failed,
     Fence,
@@ -20,6 +21,7 @@ from taskyard.task.model import (
     Running,
     Scheduled,
     SpecChange,
+    Steps,
     StopCause,
     Stopped,
 )
@@ -50,6 +52,7 @@ from tests.conformance.lives import (
     running,
     scheduled,
     still_there,
+    submission,
     submit,
 )
 
@@ -128,6 +131,44 @@ async def test_an_outcome_is_stored_with_the_attempt(store: Store) -> None:
     assert (attempt.outcome, attempt.ended_at, attempt.started_at) == (outcome, NOW + 5, NOW)
     last = (await store.events(after.id, 3))[0]
     assert (last.event, last.reason, last.message, last.attempt) == ("ended", Reason.EXIT, "it exited with 1", 1)
+
+
+async def test_the_course_of_an_attempt_is_kept_as_far_as_it_is_known(store: Store) -> None:
+    task = await submit(store)
+    (claimed,) = await store.claim([placement(task)], NOW + 2)
+    assert isinstance(claimed, Claimed)
+    assert claimed.queued_at == NOW
+    began = Course(committed_at=NOW + 3, dispatched_at=NOW + 4, started_by="spare")
+    await store.report(claimed.fence, Began(), NOW + 5, 0.0, began)
+    attempt = await store.attempt(task.id, 1)
+    assert attempt is not None
+    assert attempt.course == msgspec.structs.replace(began, queued_at=NOW)
+    await store.report(claimed.fence, FAILURE, NOW + 7, 0.0, Course(first_output_at=NOW + 6))
+    attempt = await store.attempt(task.id, 1)
+    assert attempt is not None
+    assert attempt.course == msgspec.structs.replace(began, queued_at=NOW, first_output_at=NOW + 6)
+
+
+async def test_an_outcome_says_how_it_was_started_where_nothing_else_did(store: Store) -> None:
+    claimed = await scheduled(store)
+    outcome = Outcome(exit_code=0, started_by="fresh", steps=Steps(start=0.25, end=1.5))
+    await store.report(claimed.fence, Ended(outcome=outcome), NOW)
+    (attempt,) = await store.attempts(claimed.task.id)
+    assert (attempt.course.started_by, attempt.outcome) == ("fresh", outcome)
+
+
+async def test_a_retry_had_waited_since_the_failure_before(store: Store) -> None:
+    claimed = await running(store, retries=1)
+    waiting = still_there(await store.report(claimed.fence, FAILURE, NOW + 10))
+    (again,) = await store.claim([placement(waiting)], NOW + 20)
+    assert isinstance(again, Claimed)
+    assert again.queued_at == NOW + 10
+
+
+async def test_what_is_claimed_at_its_submit_has_not_waited(store: Store) -> None:
+    item = submission()
+    answer = await store.submit([item], [placement(item)], None, NOW + 5)
+    assert [claimed.queued_at for claimed in answer.claimed] == [NOW + 5]
 
 
 async def test_an_outcome_before_all_of_its_output_is_refused(store: Store) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from taskyard.executor.runner import CannotStart, Launch, StartedBy, Status
-from taskyard.task.model import Stream
+from taskyard.executor.runner import CannotStart, Launch, Status
+from taskyard.task.model import StartedBy, Stream
 from tests.simulation.loop import Process, VirtualLoop
 
 T = TypeVar("T")

@@ -19,13 +19,14 @@ from taskyard.api.views import (
     TaskSummary,
     TaskView,
     TaskWithResult,
+    TimingsView,
     UsageView,
     WhyView,
 )
 from taskyard.protocol import messages
 from taskyard.protocol.messages import TaskDetail, Why
 from taskyard.task import model
-from taskyard.task.model import Attempt, Created, Failed, Limits, Outcome, Running, Task, TaskEvent
+from taskyard.task.model import Attempt, Created, Failed, Limits, Outcome, Running, Steps, Task, TaskEvent
 
 
 def moment(seconds: float | None) -> datetime | None:
@@ -59,6 +60,25 @@ def measures(outcome: Outcome | None) -> dict[str, Any]:
         "measured_by": outcome.measured_by,
         "last_lines": outcome.last_lines,
     }
+
+
+def timings(attempt: Attempt) -> TimingsView:
+    """How long an attempt took to each of its steps."""
+    course, steps = attempt.course, attempt.outcome.steps if attempt.outcome is not None else Steps()
+
+    def since(at: float | None) -> float | None:
+        return None if at is None or course.queued_at is None else max(0.0, at - course.queued_at)
+
+    return TimingsView(
+        commit=since(course.committed_at),
+        dispatch=since(course.dispatched_at),
+        start=since(attempt.started_at),
+        first_output=since(course.first_output_at),
+        end=since(attempt.ended_at),
+        executor_start=steps.start,
+        executor_first_output=steps.first_output,
+        executor_end=steps.end,
+    )
 
 
 def message(detail: TaskDetail) -> str:
@@ -135,6 +155,8 @@ def _details(detail: TaskDetail) -> dict[str, Any]:
         "requirements": spec.needs.requirements,
         "requires_python": spec.needs.requires_python,
         "executor": _executor_of(task, attempt),
+        "started_by": attempt.course.started_by if attempt is not None else "",
+        "timings": timings(attempt) if attempt is not None else None,
         **measures(outcome),
     }
 
@@ -163,6 +185,8 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         exit_code=outcome.exit_code if outcome else None,
         signal=outcome.signal if outcome else None,
         reason=outcome.reason if outcome else None,
+        started_by=attempt.course.started_by,
+        timings=timings(attempt),
         stopped=outcome is not None and outcome.stopped,
         message=outcome.message if outcome else "",
         **measures(outcome),

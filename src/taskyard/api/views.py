@@ -49,6 +49,22 @@ class LimitsView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TimingsView:
+    """Seconds from when the task came to wait for the attempt (by its submit, a start or a retry) to each step of it, as the
+    manager saw it; ``executor_`` are seconds from when the executor began with it, by the executor's own steady clock. Null
+    for what did not happen yet, or was not seen."""
+
+    commit: float | None
+    dispatch: float | None
+    start: float | None
+    first_output: float | None
+    end: float | None
+    executor_start: float | None
+    executor_first_output: float | None
+    executor_end: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskSummary:
     """A task in a list. Times are RFC 3339 in UTC, stamped by the manager; amounts of memory are bytes."""
 
@@ -98,6 +114,8 @@ class TaskView(TaskSummary):
     requirements: tuple[str, ...]
     requires_python: str
     executor: ExecutorName | None
+    started_by: str
+    timings: TimingsView | None
     peak_memory: int | None
     cpu_time: float | None
     measured_by: str
@@ -161,7 +179,8 @@ class Artifacts:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptView:
-    """One run of a task on one executor."""
+    """One run of a task on one executor. ``started_by`` says how it was started: ``spare``, ``fork``, ``fresh`` or ``program``;
+    empty while it was not, and by an executor of an older version."""
 
     number: int
     revision: int
@@ -174,6 +193,8 @@ class AttemptView:
     reason: Reason | None
     stopped: bool
     message: str
+    started_by: str
+    timings: TimingsView
     peak_memory: int | None
     cpu_time: float | None
     measured_by: str

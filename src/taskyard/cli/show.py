@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from taskyard.client.records import Artifact, Executor, Limits, LogChunk, Obstacle, Task, TaskSummary, Why
+from taskyard.client.records import Artifact, Executor, Limits, LogChunk, Obstacle, Task, TaskSummary, Timings, Why
 from taskyard.task.model import SHORT_ID, StateName
 
 STYLES = {
@@ -190,12 +190,27 @@ def task(one: Task, at: datetime) -> None:
             ("started", moment(one.started_at)),
             ("ended", moment(one.ended_at)),
             ("time", run_time(one, at)),
+            ("started by", one.started_by),
+            ("after submit", steps(one.timings) if one.timings else ""),
+            ("on executor", steps(one.timings, "executor_") if one.timings else ""),
             ("peak memory", size(one.peak_memory) if one.peak_memory else ""),
             ("CPU time", duration(one.cpu_time) if one.cpu_time else ""),
             ("measured by", _MEASURED_BY.get(one.measured_by, one.measured_by)),
             ("last lines", one.last_lines.rstrip("\n")),
         )
     )
+
+
+def steps(found: Timings, prefix: str = "") -> str:
+    """``start 4.1ms, first output 6.0ms, end 12s``: those that are known, the manager's or the executor's."""
+    names = ("commit", "dispatch", "start", "first_output", "end")
+    told = {name: getattr(found, prefix + name, None) for name in names}
+    return ", ".join(f"{name.replace('_', ' ')} {_fine(value)}" for name, value in told.items() if value is not None)
+
+
+def _fine(seconds: float) -> str:
+    """A duration that may be short: ``0.8ms``."""
+    return f"{seconds * 1000:.1f}ms" if seconds < 1 else duration(seconds)
 
 
 def limits(found: Limits) -> str:

@@ -51,6 +51,20 @@ class Limits(Answer):
     disk: int | None = None
 
 
+class Timings(Answer):
+    """Seconds from when the task came to wait for its last attempt to each step of that, as the manager saw it;
+    ``executor_`` are seconds from when the executor began with it, by its own clock. None for what was not seen."""
+
+    commit: float | None = None
+    dispatch: float | None = None
+    start: float | None = None
+    first_output: float | None = None
+    end: float | None = None
+    executor_start: float | None = None
+    executor_first_output: float | None = None
+    executor_end: float | None = None
+
+
 class TaskSummary(Answer):
     """A task in a list. ``attempt`` is the number of its last attempt, 0 before the first."""
 
@@ -85,7 +99,7 @@ class Task(TaskSummary):
     """A task as it stands. ``exit_code``, ``signal``, ``message``, ``peak_memory``, ``cpu_time`` and ``last_lines`` are those
     of its last attempt that ended; ``measured_by`` is ``cgroup`` (all its processes) or ``wait4`` (those that the script
     waited for); ``command`` is what follows ``python``, or with ``program`` a program and its arguments; of ``secrets`` only
-    the names are told."""
+    the names are told. ``started_by`` says how its last attempt was started: ``spare``, ``fork``, ``fresh`` or ``program``."""
 
     message: str = ""
     exit_code: int | None = None
@@ -94,6 +108,8 @@ class Task(TaskSummary):
     program: bool = False
     return_type: ReturnType = ReturnType.NONE
     executor: ExecutorName | None = None
+    started_by: str = ""
+    timings: Timings | None = None
     files: tuple[TaskFile, ...] = ()
     env: dict[str, str] = {}
     secrets: tuple[str, ...] = ()

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import structlog
 
 from taskyard.executor.lifeline import Open, Warm
-from taskyard.executor.runner import StartedBy
 from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.tending import Claim, Tender
 from taskyard.executor.users import User
+from taskyard.task.model import StartedBy
 
 #: Seconds after a start before another spare is forked, where one is left: what has just begun gets the CPU.
 REFILL_PAUSE = 0.05

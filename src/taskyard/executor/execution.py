@@ -33,7 +33,7 @@ from taskyard.executor.value import objection
 from taskyard.executor.workspace import OUTPUT_VARIABLE, BadFile, Workspace
 from taskyard.link.clock import now
 from taskyard.protocol.messages import Run
-from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Stream
+from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Steps, Stream
 
 #: Seconds in which the pipes must be at their end after the tree was killed; a process that left it may hold them open.
 DRAIN_TIMEOUT = 1.0
@@ -99,6 +99,8 @@ class Execution:
         limit = run.spec.limits.disk
         self._disk = None if limit is None else DiskWatch(workspace.root, limit)
         self._interruptible: asyncio.Task[Any] | None = None
+        self._steps = Steps()
+        self._taken_at = self._loop.time()
         self._upload_until: float | None = None
         self._upload: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -165,6 +167,7 @@ class Execution:
         try:
             await self._prepare()
             self._running = await self._start()
+            self._note(start=self._since_taken())
         except BuildFailed as error:
             outcome = Outcome(reason=Reason.ENVIRONMENT, message=str(error))
         except (BadFile, Unreachable, CannotBuild, OSError) as error:
@@ -184,6 +187,8 @@ class Execution:
             last_sequence=self._capture.last_sequence,
             dropped=self._capture.dropped,
             last_lines="" if outcome.succeeded else self._capture.last_lines,
+            started_by="" if self._running is None else self._running.started_by,
+            steps=self._steps,
         )
         return outcomes.bounded(outcome)
 
@@ -240,15 +245,16 @@ class Execution:
 
     async def _run_out(self, running: Running) -> Outcome:
         spec, started_at = self._run.spec, time.time()
-        pipes = Pipes(running.pipes, self._capture.take)
+        pipes = Pipes(running.pipes, self._take)
         if spec.timeout is not None:
             self._hold_timeout(now() + spec.timeout)
         try:
-            self._feed(Began(self._run.fence, started_at))
+            self._feed(Began(self._run.fence, started_at, running.started_by))
             self._make_up_for_interruption(running)
             async with self._watching_disk():
                 await running.wait()
                 ended_at = time.time()
+                self._note(end=self._since_taken())
                 status = await running.gone()
             self._feed(Gone(self._run.fence))
             await pipes.finish(DRAIN_TIMEOUT)
@@ -275,6 +281,17 @@ class Execution:
             self._timer = self._loop.call_later(min(LONGEST_LOOK, remaining), self._hold_timeout, due)
         else:
             self.stop(self._run.spec.grace, Cause.TIMEOUT)
+
+    def _take(self, stream: Stream, data: bytes) -> None:
+        if self._steps.first_output is None:
+            self._note(first_output=self._since_taken())
+        self._capture.take(stream, data)
+
+    def _since_taken(self) -> float:
+        return self._loop.time() - self._taken_at
+
+    def _note(self, **step: float) -> None:
+        self._steps = msgspec.structs.replace(self._steps, **step)
 
     @asynccontextmanager
     async def _watching_disk(self) -> AsyncIterator[None]:

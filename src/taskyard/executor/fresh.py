@@ -13,12 +13,12 @@ import msgspec
 
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.program import OF_THE_MACHINE
-from taskyard.executor.runner import CannotExecute, CannotStart, Launch, StartedBy, Status
+from taskyard.executor.runner import CannotExecute, CannotStart, Launch, Status
 from taskyard.executor.slot_users import NoUser, SlotUsers
 from taskyard.executor.starter import NOT_EXECUTED, Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
 from taskyard.executor.users import User
-from taskyard.task.model import Limits, Stream
+from taskyard.task.model import Limits, StartedBy, Stream
 
 #: Seconds in which the interpreter must have been executed.
 EXEC_TIMEOUT = 30.0

@@ -81,7 +81,7 @@ class Held(msgspec.Struct):
     run: Run
     resources: dict[str, int]
     phase: Phase = Phase.STARTING
-    began_at: float = 0.0
+    started: Started | None = None
     lost: bool = False
     has_room: bool = True
 
@@ -148,8 +148,8 @@ class Node:
             case NotTaken(fence=fence, message=message):
                 held = self._held.pop(fence)
                 return [Send(Rejected(fence=fence, message=message, unfit=True)), *self._free(held)]
-            case Began(fence=fence, at=at):
-                return self._began(fence, at)
+            case Began():
+                return self._began(stimulus)
             case Gone(fence=fence):
                 return self._gone(fence)
             case Ended(fence=fence, outcome=outcome):
@@ -174,8 +174,8 @@ class Node:
         stored = dict(welcome.stored)
         instructions: list[Instruction] = [Send(Draining())] if self._shutting_down else []
         for fence, held in self._held.items():
-            if held.phase is Phase.RUNNING:
-                instructions.append(Send(Started(fence=fence, at=held.began_at)))
+            if held.phase is Phase.RUNNING and held.started is not None:
+                instructions.append(Send(held.started))
             instructions.append(ResumeOutput(fence, stored.get(fence, 0)))
         for fence, outcome in self._outcomes.items():
             instructions += [ResumeOutput(fence, stored.get(fence, 0)), Report(fence, outcome)]
@@ -254,12 +254,13 @@ class Node:
 
     # --- what happened to attempts ----------------------------------------------------------------------------------------
 
-    def _began(self, fence: Fence, at: float) -> list[Instruction]:
-        held = self._held[fence]
+    def _began(self, began: Began) -> list[Instruction]:
+        held = self._held[began.fence]
         if held.phase is Phase.KILLED:
             return []
-        held.phase, held.began_at = Phase.RUNNING, at
-        return [Send(Started(fence=fence, at=at))]
+        held.phase = Phase.RUNNING
+        held.started = Started(fence=began.fence, at=began.at, started_by=began.started_by)
+        return [Send(held.started)]
 
     def _gone(self, fence: Fence) -> list[Instruction]:
         held = self._held[fence]

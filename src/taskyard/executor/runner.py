@@ -11,11 +11,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from taskyard.task.model import Limits, Stream
-
-#: How a script was started: by a spare that had been forked ahead, by a fork of a warm interpreter, by a fresh interpreter, or
-#: as a program that is no script of ours.
-StartedBy = Literal["spare", "fork", "fresh", "program"]
+from taskyard.task.model import Limits, StartedBy, Stream
 
 
 class Launch(msgspec.Struct, frozen=True):

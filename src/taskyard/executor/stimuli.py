@@ -17,7 +17,7 @@ from taskyard.protocol.messages import (
     Stop,
     Welcome,
 )
-from taskyard.task.model import Fence, Outcome
+from taskyard.task.model import Fence, Outcome, StartedBy
 
 # --- stimuli that come from this machine ----------------------------------------------------------------------------------
 
@@ -30,10 +30,11 @@ class NotTaken(msgspec.Struct, frozen=True):
 
 
 class Began(msgspec.Struct, frozen=True):
-    """The attempt's process has been started, at that time of this machine's clock."""
+    """The attempt's process has been started, in that way, at that time of this machine's clock."""
 
     fence: Fence
     at: float
+    started_by: StartedBy
 
 
 class Gone(msgspec.Struct, frozen=True):

@@ -13,10 +13,11 @@ from taskyard.executor import likeness
 from taskyard.executor.brood import Brood
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.fresh import FreshProcess, FreshRunner, mark_of
-from taskyard.executor.runner import CannotStart, Launch, StartedBy
+from taskyard.executor.runner import CannotStart, Launch
 from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.starter import LENGTH, RLIMITS, give
 from taskyard.executor.tending import Claim, KeeperDied, Tender
+from taskyard.task.model import StartedBy
 
 #: Seconds that all of it gets to end: a process that the kernel cannot end holds nothing up.
 END_TIMEOUT = 20.0

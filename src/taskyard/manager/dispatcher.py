@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
+import msgspec
 import structlog
 
 from taskyard.errors import TaskyardError
@@ -22,7 +23,7 @@ from taskyard.manager.scheduler import Placed, Queue
 from taskyard.manager.timeouts import Timeouts
 from taskyard.protocol.messages import IdempotencyKey, RepositoryAddress, Run, Submission
 from taskyard.store.base import STALE, Claimed, Removed, Stale, Store, SubmitAnswer
-from taskyard.task.model import Created, Fence, Outcome, Reason, Task
+from taskyard.task.model import NOTHING_SEEN, Course, Created, Fence, Outcome, Reason, Task
 from taskyard.task.state import Ended, Lost, Missing, event_name
 
 log = structlog.get_logger()
@@ -87,8 +88,9 @@ class Dispatcher:
         now = self._wall()
         try:
             answer = await self._store.submit(items, [one.placement for one in placed.values()], key, now)
+            committed_at = self._wall()
             for claimed in answer.claimed:
-                self._send(placed.pop(claimed.task.id), claimed)
+                self._send(placed.pop(claimed.task.id), claimed, committed_at)
             for task in answer.fresh:
                 self._queue.put(task, now)
                 self._timeouts.note(task)
@@ -138,20 +140,21 @@ class Dispatcher:
                     self._queue.defer(one.waiting, self._wall() + PAUSE_AFTER_FAILURE)
             self.dispatch()
             return
-        late = 0
+        late, committed_at = 0, self._wall()
         for one, claim in zip(placed, claims, strict=True):
             if claim is STALE:
                 self._fleet.release(one.hold)
                 late += 1
             else:
-                self._send(one, claim)
+                self._send(one, claim, committed_at)
         if late:
             self._metrics.stale.labels(report="claim").inc(late)
             self.dispatch()
 
-    def _send(self, placed: Placed, claimed: Claimed) -> None:
+    def _send(self, placed: Placed, claimed: Claimed, committed_at: float) -> None:
         hold, fence = placed.hold, claimed.fence
         hold.fence, hold.grace = fence, claimed.spec.grace
+        hold.course = Course(queued_at=claimed.queued_at, committed_at=committed_at)
         self._live.open(fence, stored=0)
         self._timeouts.note(claimed.task)
         run = Run(fence=fence, name=claimed.task.name, spec=claimed.spec, repositories=self._repositories())
@@ -160,14 +163,18 @@ class Dispatcher:
         except TaskyardError as error:  # no frame takes it
             self.give_up(hold, fence, Ended(outcome=Outcome(reason=Reason.START, message=error.message)))
             return
-        self._metrics.dispatch_seconds.observe(max(0.0, self._wall() - claimed.task.created_at))
+        now = self._wall()
+        hold.course = msgspec.structs.replace(hold.course, dispatched_at=now)
+        self._metrics.dispatch_seconds.observe(max(0.0, now - claimed.queued_at))
         log.debug("dispatched", task_id=fence.task_id, attempt=fence.attempt, executor=placed.executor.name)
 
     async def _write_off(self, fence: Fence, event: Lost | Missing | Ended) -> None:
         """Until it is committed: nobody else will report of that attempt."""
+        hold = self._fleet.hold(fence)
+        course = hold.course if hold is not None else NOTHING_SEEN
         while not self._closed:
             try:
-                result = await self._store.report(fence, event, self._wall(), random.random())
+                result = await self._store.report(fence, event, self._wall(), random.random(), course)
             except TaskyardError as error:
                 log.warning("attempt_not_written_off", task_id=fence.task_id, reason=error.message)
                 await asyncio.sleep(PAUSE_AFTER_FAILURE)

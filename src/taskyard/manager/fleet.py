@@ -13,7 +13,7 @@ from typing import assert_never
 from taskyard.manager.cordon import Cordon, Step
 from taskyard.protocol.messages import Usage
 from taskyard.protocol.versions import PROGRAMS
-from taskyard.task.model import SHORT_ID, SLOTS, Fence, Requirement
+from taskyard.task.model import NOTHING_SEEN, SHORT_ID, SLOTS, Course, Fence, Requirement
 from taskyard.task.requirements import fits
 
 #: Requirements of which is remembered who could meet them.
@@ -25,7 +25,8 @@ class Hold:
     """Room that a task takes on an executor. ``fence`` is None until its claim is committed; ``grace`` is what a stop of
     that attempt gives it, in seconds. ``given_up`` is true once the attempt was reported lost or missing: whatever the
     executor still says of it is foreign, though its room is not free before that is committed. ``began`` is true once the
-    executor has said that it runs; ``on_probation`` where it is to show that its executor can start attempts again."""
+    executor has said that it runs; ``course`` is how far that attempt has come; ``on_probation`` where it is to show that its
+    executor can start attempts again."""
 
     task_id: str
     task_name: str
@@ -37,6 +38,7 @@ class Hold:
     stop_requested: bool = False
     given_up: bool = False
     began: bool = False
+    course: Course = NOTHING_SEEN
     on_probation: bool = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -11,8 +12,12 @@ from prometheus_client.registry import Collector
 
 from taskyard.manager.fleet import Fleet
 from taskyard.manager.scheduler import Queue
+from taskyard.task.model import Course, Outcome, StartedBy
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 3600)
+
+
+Step = Literal["start", "first_output", "end"]
 
 
 class Metrics:
@@ -27,7 +32,21 @@ class Metrics:
         )
         self.dispatch_seconds = Histogram(
             "taskyard_dispatch_seconds",
-            "From a task's submit to the sending of an attempt.",
+            "From when a task came to wait, by a submit, a start or a retry, to the sending of its attempt.",
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._attempt_seconds = Histogram(
+            "taskyard_attempt_seconds",
+            "From when a task came to wait to each step of its attempt, as the manager saw it.",
+            ["step", "started_by"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._executor_seconds = Histogram(
+            "taskyard_executor_seconds",
+            "From when an executor began with an attempt to each step of it, by the executor's clock.",
+            ["step", "started_by"],
             buckets=SECONDS,
             registry=self._registry,
         )
@@ -47,9 +66,32 @@ class Metrics:
             "taskyard_timeouts", "Tasks whose queue or total timeout was over.", registry=self._registry
         )
 
+    def attempt_step(self, step: Step, course: Course, now: float) -> None:
+        """An attempt has come that far."""
+        if course.queued_at is not None:
+            seconds = max(0.0, now - course.queued_at)
+            self._attempt_seconds.labels(step=step, started_by=_known(course.started_by)).observe(seconds)
+
+    def executor_steps(self, outcome: Outcome) -> None:
+        """What an executor has measured of an attempt that is over."""
+        steps, started_by = outcome.steps, _known(outcome.started_by)
+        told: tuple[tuple[Step, float | None], ...] = (
+            ("start", steps.start),
+            ("first_output", steps.first_output),
+            ("end", steps.end),
+        )
+        for step, seconds in told:
+            if seconds is not None:
+                self._executor_seconds.labels(step=step, started_by=started_by).observe(seconds)
+
     def text(self) -> str:
         """Prometheus' text format."""
         return generate_latest(self._registry).decode()
+
+
+def _known(started_by: str) -> str:
+    """An executor may say anything: it must not make as many time series."""
+    return started_by if started_by in get_args(StartedBy) else "unknown"
 
 
 class _Gauges(Collector):

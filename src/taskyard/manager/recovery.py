@@ -73,6 +73,7 @@ async def _hold(store: Store, fleet: Fleet, live: LiveOutput, task: Task) -> Non
         grace=spec.grace,
         stop_requested=state.stop is not None,
         began=isinstance(state, Running),
+        course=attempt.course,
     )
     fleet.reserve(executor, hold)
     live.open(fence, await store.highest_output(task.id, task.attempt))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from taskyard.errors import ProtocolError
 from taskyard.link.base import Link
@@ -33,8 +34,8 @@ from taskyard.protocol.messages import (
     Stopped,
 )
 from taskyard.store.base import STALE, Removed, Stale, Store
-from taskyard.task.model import Fence, Outcome, Reason, Task
-from taskyard.task.soundness import flaw
+from taskyard.task.model import NOTHING_SEEN, Course, Fence, Outcome, Reason, Task
+from taskyard.task.soundness import LONGEST_WORD, flaw
 from taskyard.task.state import Began, Ended, Event, Released, StopConfirmed, event_name
 
 log = structlog.get_logger()
@@ -87,6 +88,8 @@ class Reports:
         if hold is not None and executor is not None and not hold.began:
             hold.began = True
             self._cordons.began(executor)
+            hold.course = replace(hold.course, started_by=message.started_by[:LONGEST_WORD])
+            self._metrics.attempt_step("start", hold.course, self._wall())
         return self._report(message.fence, Began())
 
     def output(self, executor_id: str, message: Output, link: Link[ManagerMessage]) -> Followup | None:
@@ -99,6 +102,10 @@ class Reports:
             return None
         if not self._live.publish(fence, message.chunks):
             raise ProtocolError(f"task {fence.task_id}: chunks are missing before chunk {message.chunks[0].sequence}")
+        hold = self._fleet.hold(fence)
+        if hold is not None and hold.course.first_output_at is None and message.chunks[0].sequence == 1:
+            hold.course = replace(hold.course, first_output_at=self._wall())
+            self._metrics.attempt_step("first_output", hold.course, self._wall())
         return self._store_output(fence, message, link, self._store.append_output(fence, message.chunks))
 
     def finished(self, executor_id: str, message: Finished, link: Link[ManagerMessage]) -> Followup | None:
@@ -115,7 +122,7 @@ class Reports:
         # That no packages can be had says nothing of the tasks that need none.
         lacks_packages = outcome.reason is Reason.FILES and hold is not None and bool(hold.requirement.environment)
         blamed = None if lacks_packages else executor_id
-        answer = self._store.report(fence, Ended(outcome=outcome), self._wall(), random.random())
+        answer = self._store.report(fence, Ended(outcome=outcome), self._wall(), random.random(), self._course(fence))
         return self._finish(blamed, fence, outcome, link, answer)
 
     def rejected(self, executor_id: str, message: Rejected) -> Followup | None:
@@ -134,7 +141,7 @@ class Reports:
         return self._report(message.fence, StopConfirmed())
 
     def _report(self, fence: Fence, event: Event) -> Followup:
-        answer = self._store.report(fence, event, self._wall(), random.random())
+        answer = self._store.report(fence, event, self._wall(), random.random(), self._course(fence))
         return self._settle(fence, event_name(event), answer)
 
     async def _settle(self, fence: Fence, report: str, answer: Awaitable[Task | Removed | Stale]) -> None:
@@ -168,12 +175,19 @@ class Reports:
         if result is STALE:
             self._count_stale(fence, "finished")
             return
+        course = replace(self._course(fence), started_by=outcome.started_by)
+        self._metrics.attempt_step("end", course, self._wall())
+        self._metrics.executor_steps(outcome)
         ending = "stopped" if outcome.stopped else (outcome.reason or "finished")
         self._metrics.attempts.labels(outcome=str(ending)).inc()
         log.info("attempt_ended", **_ids(fence), outcome=str(ending), exit_code=outcome.exit_code)
         if outcome.reason in NOT_STARTED and blamed and (executor := self._fleet.get(blamed)) is not None:
             self._cordons.failed(executor, fence.task_id, outcome.message or f"the reason is {outcome.reason}")
         self._dispatcher.settle(fence, result)
+
+    def _course(self, fence: Fence) -> Course:
+        hold = self._fleet.hold(fence)
+        return hold.course if hold is not None else NOTHING_SEEN
 
     def _is_own(self, executor_id: str, fence: Fence, report: str) -> bool:
         if self._fleet.runs(executor_id, fence):

@@ -32,7 +32,7 @@ from taskyard.protocol.messages import (
     WhyTask,
 )
 from taskyard.store.base import Store
-from taskyard.task.model import Chunk, Created, Failed, Open, Spec, StateName, StopCause, Task
+from taskyard.task.model import Attempt, Chunk, Created, Failed, Open, Spec, StateName, StopCause, Task
 from taskyard.task.state import total_timeout_over
 
 #: Bytes and chunks of one page of output, and tasks of one page at most, whatever is asked for.
@@ -64,7 +64,8 @@ class Views:
     async def detail(self, task: Task) -> TaskDetail:
         spec = await self._store.spec(task.id, task.revision)
         attempt = await self._store.attempt(task.id, task.attempt) if task.attempt else None
-        return TaskDetail(task=task, spec=without_secrets(spec), attempt=attempt)
+        seen = None if attempt is None else self._as_seen(attempt)
+        return TaskDetail(task=task, spec=without_secrets(spec), attempt=seen)
 
     async def wait(self, request: WaitTask) -> TaskDetail:
         task_id = await self._store.resolve(request.task)
@@ -87,7 +88,15 @@ class Views:
 
     async def attempts(self, request: ListAttempts) -> Attempts:
         task_id = await self._store.resolve(request.task)
-        return Attempts(attempts=await self._store.attempts(task_id))
+        return Attempts(attempts=tuple(map(self._as_seen, await self._store.attempts(task_id))))
+
+    def _as_seen(self, attempt: Attempt) -> Attempt:
+        """The course of an open attempt is written when it begins and when it ends: until then we know it better."""
+        executor = self._fleet.holder(attempt.task_id)
+        hold = executor.holds[attempt.task_id] if executor is not None else None
+        if attempt.outcome is not None or hold is None or hold.fence is None or hold.fence.attempt != attempt.number:
+            return attempt
+        return msgspec.structs.replace(attempt, course=hold.course)
 
     async def output(self, request: ReadOutput) -> OutputPage:
         """Committed output first, then what is shown before its commit. Raises ``NotFound`` for an attempt that never was."""

@@ -102,8 +102,12 @@ class Hello(Message, tag="hello", kw_only=True):
 
 
 class Started(Message, tag="started"):
+    """The attempt runs since ``at`` on the executor's clock, which is for showing only. ``started_by`` is a word of
+    :data:`~taskyard.task.model.StartedBy`, or that of a newer executor."""
+
     fence: Fence
     at: float
+    started_by: str = ""
 
 
 class Output(Message, tag="output"):

@@ -25,7 +25,19 @@ import msgspec
 
 from taskyard.errors import StoreDamaged, StoreError
 from taskyard.protocol.messages import IdempotencyKey, Submission, Submitted, TaskFilter, TaskPage
-from taskyard.task.model import Attempt, Chunk, Fence, FileRef, Spec, SpecChange, Stream, Task, TaskEvent
+from taskyard.task.model import (
+    NOTHING_SEEN,
+    Attempt,
+    Chunk,
+    Course,
+    Fence,
+    FileRef,
+    Spec,
+    SpecChange,
+    Stream,
+    Task,
+    TaskEvent,
+)
 from taskyard.task.state import Event
 
 
@@ -58,11 +70,12 @@ class Placement(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """A claim that was committed: what to send."""
+    """A claim that was committed: what to send. ``queued_at`` is since when the task had waited for it."""
 
     task: Task
     fence: Fence
     spec: Spec
+    queued_at: float
 
 
 class SubmitAnswer(msgspec.Struct, frozen=True):
@@ -138,8 +151,11 @@ class Store(abc.ABC):
         """Claim waiting tasks: compare-and-set, attempt + 1. One answer per placement."""
 
     @abc.abstractmethod
-    def report(self, fence: Fence, event: Event, now: float, jitter: float = 0.0) -> Awaitable[Task | Removed | Stale]:
-        """Apply what became of an attempt: ``Began``, ``Ended``, ``Lost``, ``Missing``, ``Released``, ``StopConfirmed``.
+    def report(
+        self, fence: Fence, event: Event, now: float, jitter: float = 0.0, course: Course = NOTHING_SEEN
+    ) -> Awaitable[Task | Removed | Stale]:
+        """Apply what became of an attempt: ``Began``, ``Ended``, ``Lost``, ``Missing``, ``Released``, ``StopConfirmed``. Of
+        its ``course`` what is known is kept.
         ``InvalidInput`` where the attempt is said to have ended, and not all of its output is stored."""
 
     @abc.abstractmethod

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import Any, dataclass_transform
+from typing import Any, Literal, dataclass_transform
 
 import msgspec
+
+#: How a script was started: by a spare that had been forked ahead, by a fork of a warm interpreter, by a fresh interpreter, or
+#: as a program that is no script of Python's.
+StartedBy = Literal["spare", "fork", "fresh", "program"]
 
 DEFAULT_NAMESPACE = "default"
 SLOTS = "slots"
@@ -251,11 +255,21 @@ class Artifact(Record):
     sha256: str
 
 
+class Steps(Record, kw_only=True):
+    """Seconds from when the executor began with an attempt, by its steady clock: until the script was started, until the first
+    of its output was read, until it had exited. None for what did not happen."""
+
+    start: float | None = None
+    first_output: float | None = None
+    end: float | None = None
+
+
 class Outcome(Record, kw_only=True):
     """How an attempt ended. ``reason`` is None where it ended well or was stopped; ``stopped`` is true where a stop's
     signal came before the exit. ``started_at`` and ``ended_at`` are the executor's clock, for showing only. ``measured_by``
     says where ``peak_memory`` and ``cpu_time`` come from: ``cgroup`` (all its processes) or ``wait4`` (the script and the
-    children that it waited for). ``last_lines`` is the end of what was printed, where the attempt did not end well."""
+    children that it waited for). ``last_lines`` is the end of what was printed, where the attempt did not end well.
+    ``started_by`` is a word of :data:`StartedBy`, or that of a newer executor; empty where nothing was started."""
 
     exit_code: int | None = None
     signal: int | None = None
@@ -271,6 +285,8 @@ class Outcome(Record, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
     last_sequence: int = 0
     dropped: int = 0
+    started_by: str = ""
+    steps: Steps = Steps()
 
     @property
     def succeeded(self) -> bool:
@@ -296,6 +312,21 @@ class Fence(msgspec.Struct, frozen=True, order=True):
     attempt: int
 
 
+class Course(Record, kw_only=True):
+    """How far an attempt has come, as the manager saw it: since when its task had waited for it, when its claim was committed
+    and sent, and when its first output came. None for what did not happen, or was not seen. ``started_by`` is as that of
+    :class:`Outcome`."""
+
+    queued_at: float | None = None
+    committed_at: float | None = None
+    dispatched_at: float | None = None
+    first_output_at: float | None = None
+    started_by: str = ""
+
+
+NOTHING_SEEN = Course()
+
+
 class Attempt(Record, kw_only=True):
     """One run of a task on one executor. ``outcome`` is None while it is open."""
 
@@ -308,6 +339,7 @@ class Attempt(Record, kw_only=True):
     started_at: float | None = None
     ended_at: float | None = None
     outcome: Outcome | None = None
+    course: Course = Course()
 
 
 class Task(Record, kw_only=True):

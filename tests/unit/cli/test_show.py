@@ -9,7 +9,7 @@ import pytest
 
 from taskyard import Artifact, Executor, LogChunk, Task, TaskSummary, Why
 from taskyard.cli import show
-from taskyard.client.records import Limits, Obstacle
+from taskyard.client.records import Limits, Obstacle, Timings
 from taskyard.task.model import StateName, Stream
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -48,6 +48,10 @@ def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
         queue_timeout=65,
         limits=Limits(memory=512 << 20, cpus=0.5, processes=64),
         peak_memory=3 << 20,
+        started_by="spare",
+        timings=Timings(
+            commit=0.0004, start=0.0051, first_output=0.25, end=65, executor_start=0.002, executor_end=64.5
+        ),
         measured_by="cgroup",
         last_lines="one\ntwo\n",
     )
@@ -58,6 +62,9 @@ def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert "command python 'x y.py' 1" in shown
     assert "failures 1 of 3 that may be retried" in shown
     assert "time 1m05s" in shown
+    assert "started by spare" in shown
+    assert "after submit commit 0.4ms, start 5.1ms, first output 250.0ms, end 1m05s" in shown
+    assert "on executor start 2.0ms, end 1m04s" in shown
     assert "labels zone=b" in shown
     assert "resources cpus=0.5, memory=512.0 MiB, tokens=123456789, small=0.001, none=0" in shown
     assert "queue timeout 1m05s" in shown

@@ -27,7 +27,7 @@ from taskyard.executor.warm import open_runner
 from taskyard.executor.workspace import Workspace
 from taskyard.link.clock import now
 from taskyard.protocol.messages import RepositoryAddress, Run
-from taskyard.task.model import FileRef, Outcome, Reason
+from taskyard.task.model import FileRef, Outcome, Reason, Steps
 from tests.unit.executor.conftest import TIMEOUT, fence, run
 
 FOREVER = "import time; time.sleep(600)"
@@ -148,6 +148,28 @@ async def test_a_program_that_came_along_may_be_executed(rig: Rig) -> None:
     text = "#!/bin/sh\necho $# arguments; exit 5\n"
     await rig.execution(run(text, arguments=("script.py", "6"), program=True)).perform()
     assert (rig.outcome.exit_code, rig.outcome.last_lines) == (5, "1 arguments\n")
+
+
+async def test_its_steps_are_measured(rig: Rig) -> None:
+    rig.runner.go_on.set()
+    await rig.execution(run("import time; time.sleep(0.2); print(1, flush=True); time.sleep(0.2)")).perform()
+    steps = rig.outcome.steps
+    assert rig.outcome.started_by == "fresh"
+    assert [one.started_by for one in rig.fed if isinstance(one, Began)] == ["fresh"]
+    assert steps.start is not None
+    assert steps.first_output is not None
+    assert steps.end is not None
+    assert 0 < steps.start < steps.first_output < steps.end < TIMEOUT
+    assert steps.first_output >= 0.2
+    assert steps.end >= 0.4
+
+
+async def test_what_did_not_happen_has_no_time(rig: Rig) -> None:
+    rig.runner.go_on.set()
+    await rig.execution(run("pass")).perform()
+    assert rig.outcome.steps.first_output is None
+    await rig.execution(run("", arguments=("nowhere-to-be-found",), program=True)).perform()
+    assert (rig.outcome.started_by, rig.outcome.steps) == ("", Steps())
 
 
 async def test_a_program_that_is_not_there_is_told_in_its_output(rig: Rig) -> None:

@@ -92,19 +92,19 @@ def starting(node: Node) -> None:
 
 
 def running(node: Node) -> None:
-    fed(node, run(A), Began(A, 1.0))
+    fed(node, run(A), Began(A, 1.0, "fresh"))
 
 
 def ending(node: Node) -> None:
-    fed(node, run(A), Began(A, 1.0), Gone(A))
+    fed(node, run(A), Began(A, 1.0, "fresh"), Gone(A))
 
 
 def killed(node: Node) -> None:
-    fed(node, run(A), Began(A, 1.0), Kill(fence=A))
+    fed(node, run(A), Began(A, 1.0, "fresh"), Kill(fence=A))
 
 
 def ended(node: Node) -> None:
-    fed(node, run(A), Began(A, 1.0), Gone(A), Ended(A, OUTCOME))
+    fed(node, run(A), Began(A, 1.0, "fresh"), Gone(A), Ended(A, OUTCOME))
 
 
 def unknown(node: Node) -> None:
@@ -296,7 +296,7 @@ class TestKill:
 
     def test_a_start_that_came_all_the_same_is_not_reported(self) -> None:
         node = Node(capacity())
-        assert fed(node, run(A), Kill(fence=A), Began(A, 1.0)) == []
+        assert fed(node, run(A), Kill(fence=A), Began(A, 1.0, "fresh")) == []
 
     def test_of_an_ended_attempt_sets_its_outcome_aside(self) -> None:
         node = Node(capacity())
@@ -312,7 +312,7 @@ class TestLife:
     def test_begins_and_ends(self) -> None:
         node = Node(capacity())
         fed(node, run(A))
-        assert fed(node, Began(A, 12.5)) == [Send(Started(fence=A, at=12.5))]
+        assert fed(node, Began(A, 12.5, "fresh")) == [Send(Started(fence=A, at=12.5, started_by="fresh"))]
         assert fed(node, Gone(A)) == []
         assert fed(node, run(B)) == [StartAttempt(run(B))]  # its slot is free though its outcome is not there yet
         assert fed(node, Ended(A, OUTCOME)) == [Report(A, OUTCOME)]
@@ -360,11 +360,11 @@ class TestLife:
 class TestSession:
     def test_says_again_what_the_manager_may_have_missed(self) -> None:
         node = Node(capacity(slots=3), {C: OUTCOME})
-        fed(node, run(A), run(B), Began(A, 1.5))
+        fed(node, run(A), run(B), Began(A, 1.5, "fresh"))
         assert node.holds == (A, B)
         assert node.finished == (C,)
         assert fed(node, welcome(a=4, c=2)) == [
-            Send(Started(fence=A, at=1.5)),
+            Send(Started(fence=A, at=1.5, started_by="fresh")),
             ResumeOutput(A, 4),
             ResumeOutput(B, 0),
             ResumeOutput(C, 2),
@@ -408,7 +408,7 @@ class TestDraining:
 
     def test_when_the_grace_is_over(self) -> None:
         node = Node(capacity(slots=4))
-        fed(node, run(A, grace=1.0), Began(A, 1.0), run(B, grace=600.0), run(C), Kill(fence=C))
+        fed(node, run(A, grace=1.0), Began(A, 1.0, "fresh"), run(B, grace=600.0), run(C), Kill(fence=C))
         assert fed(node, ShutDown(), GraceOver()) == [
             StopAttempt(A, 1.0, Cause.DRAIN),
             StopAttempt(B, LONGEST_DRAIN_GRACE, Cause.DRAIN),

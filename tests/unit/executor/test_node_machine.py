@@ -243,7 +243,7 @@ class NodeMachine(RuleBasedStateMachine):
     def begins(self, data: st.DataObject) -> None:
         fence = self.pick(data, Phase.STARTING)
         self.alive[fence] = Phase.RUNNING
-        self.feed(Began(fence, 1.0))
+        self.feed(Began(fence, 1.0, "fresh"))
 
     @precondition(lambda self: Phase.RUNNING in self.alive.values())
     @rule(data=st.data())

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from taskyard.task.model import Artifact, Outcome, Reason
+from taskyard.task.model import Artifact, Outcome, Reason, Steps
 from taskyard.task.soundness import flaw
 
 HASH = "0" * 64
@@ -16,6 +16,7 @@ HASH = "0" * 64
         Outcome(exit_code=0),
         Outcome(exit_code=1, reason=Reason.EXIT),
         Outcome(signal=15, stopped=True),
+        Outcome(exit_code=0, started_by="a later word", steps=Steps(start=0.0, end=1.5)),
         Outcome(exit_code=0, artifacts=(Artifact(path="a/b.txt", size=0, sha256=HASH),)),
     ],
 )
@@ -34,6 +35,10 @@ def test_what_can_be_true_has_no_flaw(outcome: Outcome) -> None:
         Outcome(cpu_time=math.nan),
         Outcome(ended_at=math.inf),
         Outcome(started_at=-1.0),
+        Outcome(steps=Steps(start=-0.1)),
+        Outcome(steps=Steps(end=math.nan)),
+        Outcome(steps=Steps(first_output=math.inf)),
+        Outcome(started_by="x" * 41),
         *(
             Outcome(artifacts=(Artifact(path=path, size=size, sha256=sha256),))
             for path, size, sha256 in (

@@ -94,17 +94,28 @@ WHERE NOT EXISTS (SELECT 1 FROM file_references WHERE file_references.sha256 = a
 -- Attempts -------------------------------------------------------------------------------------------------------------
 
 -- name: insert_attempt
-INSERT INTO attempts (task, number, revision, executor_id, executor_name, claimed_at)
-VALUES (:task, :number, :revision, :executor_id, :executor_name, :claimed_at);
+-- The event that made the task wait is the last one before its claim.
+INSERT INTO attempts (task, number, revision, executor_id, executor_name, claimed_at, queued_at)
+VALUES (
+    :task, :number, :revision, :executor_id, :executor_name, :claimed_at,
+    coalesce((SELECT at FROM events WHERE task = :task AND version = :waiting_version), :claimed_at)
+)
+RETURNING queued_at;
+
+-- name: keep_course
+-- What is known already stays where nothing is said.
+committed_at = coalesce(:committed_at, committed_at), dispatched_at = coalesce(:dispatched_at, dispatched_at),
+first_output_at = coalesce(:first_output_at, first_output_at), started_by = coalesce(:started_by, started_by)
 
 -- name: begin_attempt
-UPDATE attempts SET started_at = :started_at WHERE task = :task AND number = :number;
+UPDATE attempts SET started_at = :started_at, {keep_course} WHERE task = :task AND number = :number;
 
 -- name: end_attempt
-UPDATE attempts SET ended_at = :ended_at, outcome = :outcome WHERE task = :task AND number = :number;
+UPDATE attempts SET ended_at = :ended_at, outcome = :outcome, {keep_course} WHERE task = :task AND number = :number;
 
 -- name: attempt_columns
-number, revision, executor_id, executor_name, claimed_at, started_at, ended_at, outcome
+number, revision, executor_id, executor_name, claimed_at, started_at, ended_at, outcome,
+queued_at, committed_at, dispatched_at, first_output_at, started_by
 
 -- name: attempts
 SELECT {attempt_columns} FROM attempts WHERE task = {ordinal_of_task} ORDER BY number;

@@ -12,6 +12,7 @@ from taskyard.store.base import ExecutorRow, damaged
 from taskyard.task.model import (
     Attempt,
     Chunk,
+    Course,
     Created,
     Failed,
     Finished,
@@ -157,7 +158,8 @@ def outcome_from(body: bytes) -> Outcome:
 @_sound
 def attempt_from(task_id: str, row: Row) -> Attempt:
     """A row of the query fragment ``attempt_columns``."""
-    number, revision, executor_id, executor_name, claimed_at, started_at, ended_at, outcome = row
+    number, revision, executor_id, executor_name, claimed_at, started_at, ended_at, outcome, *course = row
+    queued_at, committed_at, dispatched_at, first_output_at, started_by = course
     return Attempt(
         task_id=task_id,
         number=number,
@@ -168,7 +170,24 @@ def attempt_from(task_id: str, row: Row) -> Attempt:
         started_at=started_at,
         ended_at=ended_at,
         outcome=None if outcome is None else outcome_from(outcome),
+        course=Course(
+            queued_at=queued_at,
+            committed_at=committed_at,
+            dispatched_at=dispatched_at,
+            first_output_at=first_output_at,
+            started_by=started_by,
+        ),
     )
+
+
+def course_columns(course: Course, outcome: Outcome | None = None) -> dict[str, Any]:
+    """What is known of the course of an attempt, NULL for the rest. Since when its task had waited is known already."""
+    return {
+        "committed_at": course.committed_at,
+        "dispatched_at": course.dispatched_at,
+        "first_output_at": course.first_output_at,
+        "started_by": (outcome.started_by if outcome else "") or course.started_by or None,
+    }
 
 
 @_sound

@@ -28,8 +28,10 @@ from taskyard.store.sqlite.watchers import Watchers
 from taskyard.store.sqlite.writer import Committed, Job, Writer
 from taskyard.task.model import (
     DEFAULT_NAMESPACE,
+    NOTHING_SEEN,
     Attempt,
     Chunk,
+    Course,
     Fence,
     FileRef,
     Spec,
@@ -83,8 +85,10 @@ class SqliteStore(Store):
     def claim(self, placements: Sequence[Placement], now: float) -> Awaitable[Sequence[Claimed | Stale]]:
         return self._write(0, transitions.claim, self.generation, placements, now)
 
-    def report(self, fence: Fence, event: Event, now: float, jitter: float = 0.0) -> Awaitable[Task | Removed | Stale]:
-        return self._write(0, transitions.report, self.generation, fence, event, now, jitter)
+    def report(
+        self, fence: Fence, event: Event, now: float, jitter: float = 0.0, course: Course = NOTHING_SEEN
+    ) -> Awaitable[Task | Removed | Stale]:
+        return self._write(0, transitions.report, self.generation, fence, event, now, jitter, course)
 
     def request(self, task_id: str, event: Event, now: float) -> Awaitable[Task | Removed]:
         return self._write(0, transitions.request, task_id, event, now)

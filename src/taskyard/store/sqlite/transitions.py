@@ -16,6 +16,7 @@ from taskyard.store.base import STALE, Claimed, Placement, Removed, Stale, damag
 from taskyard.store.sqlite import rows
 from taskyard.store.sqlite.database import Database
 from taskyard.task.model import (
+    Course,
     Created,
     Failed,
     Fence,
@@ -70,7 +71,7 @@ def claim_task(database: Database, generation: str, task: Task, placement: Place
     claimed = change(database, task, Claim(executor_id=placement.executor_id), Moment(now=now))
     if not isinstance(claimed, Task):
         return STALE
-    database.run(
+    row = database.one(
         "insert_attempt",
         task=claimed.order,
         number=claimed.attempt,
@@ -78,13 +79,15 @@ def claim_task(database: Database, generation: str, task: Task, placement: Place
         executor_id=placement.executor_id,
         executor_name=placement.executor_name,
         claimed_at=now,
+        waiting_version=task.version,
     )
+    assert row is not None, "an attempt is inserted once"
     fence = Fence(generation, claimed.id, claimed.attempt)
-    return Claimed(claimed, fence, newest_spec(database, claimed))
+    return Claimed(claimed, fence, newest_spec(database, claimed), row[0])
 
 
 def report(
-    database: Database, generation: str, fence: Fence, event: Event, now: float, jitter: float
+    database: Database, generation: str, fence: Fence, event: Event, now: float, jitter: float, course: Course
 ) -> Task | Removed | Stale:
     """See :meth:`taskyard.store.base.Store.report`."""
     task = present(database, generation, fence)
@@ -94,7 +97,7 @@ def report(
         _refuse_without_output(database, task, event.outcome)
     after = change(database, task, event, Moment(now=now, jitter=jitter))
     if isinstance(after, Task):
-        _note_attempt(database, task, event, now)
+        _note_attempt(database, task, event, now, course)
     return after
 
 
@@ -259,16 +262,18 @@ def _explanation(after: Task, event: Event) -> tuple[Reason | None, str]:
     return (outcome.reason, outcome.message) if outcome else (None, "")
 
 
-def _note_attempt(database: Database, task: Task, event: Event, now: float) -> None:
+def _note_attempt(database: Database, task: Task, event: Event, now: float, course: Course) -> None:
     """Keep in the attempt's row what was reported of it."""
     outcome = _outcome_of(event)
     if outcome is not None:
+        told = rows.course_columns(course, outcome)
         body = rows.outcome_body(outcome)
-        database.run("end_attempt", task=task.order, number=task.attempt, ended_at=now, outcome=body)
+        database.run("end_attempt", task=task.order, number=task.attempt, ended_at=now, outcome=body, **told)
         for artifact in outcome.artifacts:
             database.run("insert_file_reference", task=task.order, sha256=artifact.sha256)
     elif isinstance(event, Began) and isinstance(task.state, Scheduled):
-        database.run("begin_attempt", task=task.order, number=task.attempt, started_at=now)
+        told = rows.course_columns(course)
+        database.run("begin_attempt", task=task.order, number=task.attempt, started_at=now, **told)
 
 
 _NEIGHBOUR = ", with a task that was lost more often: not charged"

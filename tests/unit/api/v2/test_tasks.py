@@ -16,7 +16,7 @@ from taskyard.api.parts import Parts
 from taskyard.api.views import TaskPage, TaskView, TaskWithResult
 from taskyard.errors import Unavailable
 from taskyard.protocol.messages import ExecutorView, ListTasks, Submit, WaitTask
-from taskyard.task.model import Artifact, Failed, Limits, Outcome, Reason, ReturnType, Spec, StateName
+from taskyard.task.model import Artifact, Course, Failed, Limits, Outcome, Reason, ReturnType, Spec, StateName, Steps
 from tests.unit.api.conftest import stored_files
 from tests.unit.api.scripted import ScriptedManager
 
@@ -91,6 +91,36 @@ async def test_everything_that_can_be_said_of_a_task(http: httpx2.AsyncClient, m
     assert body["secrets"] == ["KEY"]
     assert body["resources"] == {"cpus": 0.5, "memory": 512 << 20, "slots": 1}
     assert body["created_at"] == "2023-11-14T22:13:20.250000Z"
+
+
+async def test_a_task_says_how_it_was_started_and_how_long_that_took(
+    http: httpx2.AsyncClient, manager: ScriptedManager
+) -> None:
+    task = await create(http, name="seen")
+    assert (task["started_by"], task["timings"]) == ("", None)
+    await manager.begin("seen")
+    course = Course(
+        queued_at=1_700_000_000.0, committed_at=1_700_000_000.5, dispatched_at=1_699_999_999.0, started_by="fork"
+    )
+    (attempt,) = manager.only().attempts
+    manager.only().attempts[:] = [msgspec.structs.replace(attempt, course=course)]
+    await manager.end("seen", Outcome(exit_code=0, steps=Steps(start=0.25, end=1.5)))
+    timings = {
+        "commit": 0.5,
+        "dispatch": 0.0,
+        "start": 2.0,
+        "first_output": None,
+        "executor_start": 0.25,
+        "executor_first_output": None,
+        "executor_end": 1.5,
+    }
+    for shown in (
+        (await http.get(f"{TASKS}/seen")).json(),
+        (await http.get(f"{TASKS}/seen/attempts")).json()["attempts"][0],
+    ):
+        assert shown["started_by"] == "fork"
+        assert shown["timings"].pop("end") > 2
+        assert shown["timings"] == timings
 
 
 async def test_a_list_is_a_program(http: httpx2.AsyncClient, manager: ScriptedManager) -> None:

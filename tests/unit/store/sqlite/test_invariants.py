@@ -15,7 +15,7 @@ from taskyard.store.base import STALE, Claimed, Removed
 from taskyard.store.sqlite import reading, submitting, transitions
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.schema import migrate
-from taskyard.task.model import Fence, Outcome, Reason, SpecChange
+from taskyard.task.model import NOTHING_SEEN, Fence, Outcome, Reason, SpecChange
 from taskyard.task.state import (
     Began,
     Delete,
@@ -77,7 +77,7 @@ class OneTask(RuleBasedStateMachine):
     def report(self, event: Event, attempt: int) -> None:
         fence = Fence(GENERATION, self.task_id, attempt)
         try:
-            answer = transitions.report(self.database, GENERATION, fence, event, NOW, 0.5)
+            answer = transitions.report(self.database, GENERATION, fence, event, NOW, 0.5, NOTHING_SEEN)
         except IllegalTransition:
             return
         if answer is not STALE and not isinstance(event, Began):

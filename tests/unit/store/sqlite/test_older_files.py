@@ -11,6 +11,7 @@ import msgspec
 from taskyard.store.sqlite import SqliteStore
 from taskyard.store.sqlite.schema import MIGRATIONS, migrate
 from taskyard.task.model import (
+    Course,
     Created,
     Failed,
     Finished,
@@ -98,7 +99,9 @@ async def test_a_file_of_version_1_keeps_all_that_it_has(tmp_path: Path) -> None
             assert [event.event for event in await store.events(task.id, 0)] == ["submitted"]
         assert [task.name for task in await store.open_tasks()] == ["scheduled", "stopping"]
         assert [task.name for task in await store.waiting(None, 10)] == ["created"]
-        assert await store.attempt("id-failed", 1) is not None
+        attempt = await store.attempt("id-failed", 1)
+        assert attempt is not None
+        assert attempt.course == Course()
     finally:
         await store.close()
 

@@ -15,7 +15,7 @@ from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.queries import QUERIES, load
 from taskyard.store.sqlite.schema import migrate
 
-PARTS = {"task_columns", "attempt_columns", "ordinal_of_task", "matches"}
+PARTS = {"task_columns", "attempt_columns", "keep_course", "ordinal_of_task", "matches"}
 STATEMENTS = sorted(set(QUERIES) - PARTS)
 
 #: These read or change all that there is, or page through it in the order of the table.
