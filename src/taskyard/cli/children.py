@@ -26,6 +26,7 @@ class ChildOptions:
     host: str
     port: int
     slots: int
+    preload: str
     data_dir: Path
     log_level: str
     log_format: str
@@ -35,6 +36,7 @@ class ChildOptions:
         return (
             *(sys.executable, "-m", "taskyard", "executor", "--name", name),
             *("--address", self.host, "--port", str(self.port), "--slots", str(self.slots)),
+            *("--preload", self.preload),
             *("--data-dir", str(self.data_dir), "--parent-pid", str(os.getpid())),
             *("--log-level", self.log_level, "--log-format", self.log_format),
         )

@@ -127,6 +127,8 @@ def executor(
     gpus: float | None = None,
     resource: Annotated[Sequence[str], Parameter(name=["--resource", "-r"])] = (),
     python: str | None = None,
+    spares: int | None = None,
+    preload: str | None = None,
     data_dir: DataDir = None,
     parent_pid: Annotated[int | None, Parameter(show=False)] = None,
     logging: Logging = DEFAULT_LOGGING,
@@ -155,6 +157,10 @@ def executor(
         A further named quantity to offer, NAME=AMOUNT; may be repeated.
     python
         Interpreter that runs the scripts; else our own.
+    spares
+        Warm interpreters to keep ready; 0 starts a fresh one for each attempt; else one more than slots, at most 9.
+    preload
+        Modules that warm interpreters import ahead: NAME,NAME.
     """
     from taskyard import log
     from taskyard.cli.serving import die_with, executor_token, serve_until_signal
@@ -182,6 +188,8 @@ def executor(
         gpus=gpus,
         resources=numbers(resource, "--resource") or None,
         python=python,
+        spares=spares,
+        preload=preload,
         data_dir=data_dir,
         log_level=logging.log_level,
         log_format=logging.log_format,

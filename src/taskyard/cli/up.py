@@ -20,6 +20,7 @@ def up(
     host: str | None = None,
     port: Annotated[int | None, Parameter(name=["--port", "-p"])] = None,
     executor_port: int | None = None,
+    preload: str | None = None,
     data_dir: DataDir = None,
     require_token: RequireToken = None,
     logging: Logging = DEFAULT_LOGGING,
@@ -40,6 +41,8 @@ def up(
         HTTP port of the API; also PORT. [default: 5001]
     executor_port
         Port for executors; 0 takes a free one. [default: 5556]
+    preload
+        Modules that warm interpreters import ahead: NAME,NAME.
     """
     from taskyard import log
     from taskyard.api.service import serve
@@ -58,7 +61,7 @@ def up(
     }
     manager_settings = configured(ManagerSettings, executor_port=executor_port, **shared)
     api_settings = configured(ApiSettings, port=port, **shared)
-    executor_settings = configured(ExecutorSettings, slots=slots, data_dir=data_dir)
+    executor_settings = configured(ExecutorSettings, slots=slots, preload=preload, data_dir=data_dir)
     log.configure("up", api_settings.log_level, api_settings.log_format)
     make_tokens(manager_settings, manager_settings.host)
     gate = TokenGate(manager_settings.data_dir)
@@ -71,6 +74,7 @@ def up(
                 host=reachable(manager_settings.host),
                 port=manager.executor_port,
                 slots=executor_settings.slots,
+                preload=executor_settings.preload,
                 data_dir=manager_settings.data_dir,
                 log_level=manager_settings.log_level,
                 log_format=manager_settings.log_format,
