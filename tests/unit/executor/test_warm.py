@@ -1,0 +1,180 @@
+"""Zygotes and spares as real processes: what they import ahead, how they die, and what each spare has for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+import structlog.testing
+
+from taskyard.executor import brood, users
+from taskyard.executor.confinement import Confinement
+from taskyard.executor.lifeline import Warm
+from taskyard.executor.runner import Launch
+from taskyard.executor.warm import WarmRunner, Warmth, open_runner
+from tests.unit.executor.scripts import Script
+
+pytestmark = pytest.mark.anyio
+PYTHON = "/usr/bin/python3"
+ENVIRONMENT = {"PYTHONUNBUFFERED": "1"}
+COUNTS = "loaded = 1\n"
+LEAVES_A_THREAD = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+
+
+@asynccontextmanager
+async def opened(
+    folder: Path, preload: tuple[str, ...] = (), python: str = sys.executable, confinement: Confinement | None = None
+) -> AsyncIterator[WarmRunner]:
+    """A runner with two spares whose zygote finds the modules of that folder."""
+    warmth = Warmth(2, preload, {**ENVIRONMENT, "PYTHONPATH": str(folder)})
+    async with open_runner(python, confinement or Confinement(folder), 2, warmth) as runner:
+        assert isinstance(runner, WarmRunner)
+        async with asyncio.timeout(30):
+            await runner.until_warm()
+        yield runner
+
+
+async def start(runner: WarmRunner, text: str, modules: Path, folder: Path | None = None) -> Script:
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(modules), "MARK": str(folder or modules)}
+    launch = Launch(("-c", text), folder or modules, environment, folder=folder, mark=("MARK", environment["MARK"]))
+    return Script(await runner.start(launch))
+
+
+async def said(runner: WarmRunner, text: str, modules: Path, how: str = "spare") -> str:
+    """What a script prints, which was started in that way."""
+    async with asyncio.timeout(30):
+        await runner.until_warm()
+        script = await start(runner, text, modules)
+        line = await script.line()
+        await script.running.gone()
+    assert script.running.started_by == how
+    script.close()
+    return line
+
+
+def zygote(runner: WarmRunner) -> psutil.Process:
+    keeper = runner._tender._process
+    assert keeper is not None
+    spares = {claim.leader for claim in runner._tender._claims.values()}
+    return next(
+        one
+        for one in psutil.Process(keeper.pid).children()
+        if one.pid not in spares and any("zygote.py" in word for word in one.cmdline())
+    )
+
+
+async def test_what_is_imported_ahead_is_loaded_unless_the_script_has_its_own(tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text(COUNTS)
+    async with opened(tmp_path, ("large", "json")) as runner:
+        text = "import sys; print('large' in sys.modules, 'json' in sys.modules)"
+        assert await said(runner, text, tmp_path, "fresh") == "False False"
+        (tmp_path / "large.py").rename(tmp_path / "away")
+        assert await said(runner, text, tmp_path) == "True True"
+
+
+async def test_a_module_that_leaves_a_thread_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "threads.py").write_text(LEAVES_A_THREAD)
+    (tmp_path / "large.py").write_text(COUNTS)
+    with structlog.testing.capture_logs() as logs:
+        async with opened(tmp_path, ("threads", "large", "nowhere")) as runner:
+            text = (
+                "import sys, os; print('threads' in sys.modules, 'large' in sys.modules, "
+                "len(os.listdir('/proc/self/task')))"
+            )
+            (tmp_path / "threads.py").rename(tmp_path / "away")
+            (tmp_path / "large.py").rename(tmp_path / "away too")
+            assert await said(runner, text, tmp_path) == "False True 1"
+    warnings = [entry["warning"] for entry in logs if entry["event"] == "preload"]
+    assert [warning.split()[0] for warning in warnings] == ["threads", "nowhere"]
+
+
+async def test_random_state_differs(tmp_path: Path) -> None:
+    async with opened(tmp_path, ("random", "uuid", "tempfile")) as runner:
+        text = "import random, uuid, tempfile; print(random.random(), uuid.uuid4(), tempfile.mktemp())"
+        lines = [await said(runner, text, tmp_path) for _ in range(4)]
+    assert len({word for line in lines for word in line.split()}) == 12
+
+
+async def test_an_attempt_outlives_its_zygote_and_another_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brood, "RETRY", 0.05)
+    async with opened(tmp_path) as runner:
+        text = "import os, time\nprint('ready')\nwhile not os.path.exists('go'): time.sleep(0.01)\nprint('well')"
+        script = await start(runner, text, tmp_path)
+        assert await script.line() == "ready"
+        first = zygote(runner)
+        again = asyncio.Event()
+        warm = runner._brood.warm
+
+        def warm_again(report: Warm) -> None:
+            warm(report)
+            again.set()
+
+        monkeypatch.setattr(runner._brood, "warm", warm_again)
+        first.send_signal(signal.SIGKILL)
+        async with asyncio.timeout(30):
+            await again.wait()
+        (tmp_path / "go").touch()
+        assert await script.line() == "well"
+        assert (await script.running.gone()).exit_code == 0
+        script.close()
+        assert zygote(runner).pid != first.pid
+        assert await said(runner, "print('again')", tmp_path) == "again"
+
+
+async def test_zygote_and_spares_end_with_their_runner(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runner:
+        keeper = runner._tender._process
+        assert keeper is not None
+        processes = psutil.Process(keeper.pid).children(recursive=True)
+        assert len(processes) >= 3
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive
+
+
+async def test_a_spare_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brood, "RETRY", 0.05)
+    async with opened(tmp_path) as runner:
+        for claim in list(runner._tender._claims.values()):
+            os.kill(claim.leader, signal.SIGKILL)
+            await claim.gone
+        assert await said(runner, "print('well')", tmp_path) == "well"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.access(PYTHON, os.X_OK), reason=f"needs root, and {PYTHON}")
+async def test_each_spare_has_a_user_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(users, "LOCKS", tmp_path / "locks")
+    taken = users.take(57_800, 6)
+    text = (
+        "import os; print(os.getresuid(), os.getresgid(), os.getgroups(), os.stat('.').st_uid, "
+        "[line.split()[1] for line in open('/proc/self/status') if line.startswith(('NoNewPrivs', 'CapEff'))])"
+    )
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
+        Path(base).chmod(0o711)
+        confinement = Confinement(Path(base), (), tuple(taken[:-1]), "", taken[-1])
+        async with opened(Path(base), python=PYTHON, confinement=confinement) as runner:
+            seen = set()
+            for number in range(4):
+                folder = Path(base) / str(number)
+                folder.mkdir(mode=0o700)
+                async with asyncio.timeout(30):
+                    await runner.until_warm()
+                script = await start(runner, text, Path(base), folder)
+                line = await script.line()
+                assert (await script.running.gone()).exit_code == 0
+                assert script.running.started_by == "spare"
+                script.close()
+                uid = line.split(",")[0].strip("(")
+                assert line == f"({uid}, {uid}, {uid}) ({uid}, {uid}, {uid}) [] {uid} ['0000000000000000', '1']"
+                seen.add(int(uid))
+            assert seen <= {user.id for user in taken[:-1]}
+    users.release(taken)
