@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from taskyard.errors import BatchInvalid, KeyReused, NameTaken, NotFound
-from taskyard.protocol.messages import IdempotencyKey
+from taskyard.errors import BatchInvalid, InvalidInput, KeyReused, NameTaken, NotFound
+from taskyard.protocol.messages import IdempotencyKey, TaskFilter
 from taskyard.store.base import Store
 from taskyard.task.model import Created, Fence, Requirement, Scheduled, StateName, TaskEvent
 from taskyard.task.state import Delete
@@ -151,3 +153,12 @@ async def test_a_refused_submit_leaves_its_key_unused(store: Store) -> None:
     with pytest.raises(NameTaken):
         await store.submit([submission("taken")], [], KEY, NOW)
     assert not (await store.submit([submission("free")], [], KEY, NOW)).submitted.replayed
+
+
+@pytest.mark.parametrize("spec", [{"priority": 1 << 63}, {"retries": (1 << 64) - 1}], ids=str)
+async def test_a_number_that_no_store_can_hold_is_the_submissions_mistake(store: Store, spec: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="larger than any that can be stored"):
+        await store.submit([submission("odd", **spec)], [], None, NOW)
+    with pytest.raises(InvalidInput, match="larger than any that can be stored"):
+        await store.tasks(TaskFilter(), 1 << 63, 10)
+    assert (await submit(store, "even")).name == "even"

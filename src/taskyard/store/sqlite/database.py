@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 
+from taskyard.errors import InvalidInput
 from taskyard.store.sqlite.queries import QUERIES
 from taskyard.store.sqlite.rows import Row
 
@@ -63,7 +64,7 @@ class Database:
 
     def run(self, query: str, **values: Any) -> int:
         """Execute a statement that gives nothing. The number of rows that it changed."""
-        self.connection.execute(QUERIES[query], values)
+        self._execute(query, values)
         return self.connection.changes()
 
     def run_many(self, query: str, values: Iterable[dict[str, Any]]) -> None:
@@ -71,19 +72,26 @@ class Database:
 
     def one(self, query: str, **values: Any) -> Row | None:
         """The first row."""
-        rows = self.connection.execute(QUERIES[query], values).fetchall()
+        rows = self._execute(query, values).fetchall()
         return rows[0] if rows else None
 
     def all(self, query: str, **values: Any) -> list[Row]:
-        return self.connection.execute(QUERIES[query], values).fetchall()
+        return self._execute(query, values).fetchall()
 
     def each(self, query: str, **values: Any) -> Generator[Row, None, None]:
         """Row by row: close what this gives, where it is not read to its end."""
-        cursor = self.connection.execute(QUERIES[query], values)
+        cursor = self._execute(query, values)
         try:
             yield from cursor
         finally:
             cursor.close(force=True)
+
+    def _execute(self, query: str, values: dict[str, Any]) -> apsw.Cursor:
+        """``InvalidInput`` for an integer of 64 bits without a sign: a peer can say it, and SQLite cannot keep it."""
+        try:
+            return self.connection.execute(QUERIES[query], values)
+        except OverflowError as error:
+            raise InvalidInput("a number is larger than any that can be stored: 2**63 - 1 is the largest") from error
 
     def close(self) -> None:
         self.connection.close()
