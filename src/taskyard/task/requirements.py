@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 from taskyard.errors import InvalidInput
 from taskyard.task.model import Needs
@@ -72,8 +72,11 @@ def script_needs(script: bytes) -> Needs:
 
 
 def fits(version: str, requires_python: str) -> bool:
-    """Whether an interpreter of that version is one of those that are asked for. Both were validated before."""
-    return not requires_python or SpecifierSet(requires_python).contains(Version(version), prereleases=True)
+    """Whether an interpreter of that version is one of those that are asked for. Peers say both: nonsense fits nothing."""
+    try:
+        return not requires_python or SpecifierSet(requires_python).contains(Version(version), prereleases=True)
+    except (InvalidSpecifier, InvalidVersion):
+        return False
 
 
 def _blocks(script: bytes) -> Iterator[tuple[bytes, list[bytes]]]:

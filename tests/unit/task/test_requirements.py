@@ -119,6 +119,13 @@ def test_which_interpreters_fit() -> None:
     assert not fits("3.10.2", ">=3.11")
 
 
+@pytest.mark.parametrize(
+    ("version", "asked"), [("3.11.7", "x"), ("3.11.7", ">=3.\ud800"), ("none", ">=3.11"), ("", ">=3")]
+)
+def test_what_nobody_can_read_fits_nothing(version: str, asked: str) -> None:
+    assert not fits(version, asked)
+
+
 def test_who_asks_for_the_same_has_one_digest() -> None:
     needs = Needs(requirements=("a", "b"))
     assert needs.digest == Needs(requirements=("b", "a", "b")).digest
