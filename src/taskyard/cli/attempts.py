@@ -11,12 +11,13 @@ from taskyard.client.records import Attempt
 def table(found: Sequence[Attempt]) -> None:
     """A row for each, the first one first."""
     show.table(
-        ("ATTEMPT", "EXECUTOR", "STARTED", "ENDED", "OUTCOME", "PEAK MEMORY", "CPU TIME", "MEASURED BY", "CAUSE"),
+        ("ATTEMPT", "EXECUTOR", "STARTED", "BY", "ENDED", "OUTCOME", "PEAK MEMORY", "CPU TIME", "MEASURED BY", "CAUSE"),
         (
             (
                 str(one.number),
                 one.executor.name or one.executor.id,
                 show.moment(one.started_at),
+                one.started_by,
                 show.moment(one.ended_at),
                 outcome(one),
                 show.size(one.peak_memory) if one.peak_memory else "",

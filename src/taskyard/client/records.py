@@ -129,7 +129,7 @@ class Task(TaskSummary):
 class Attempt(Answer):
     """One run of a task on one executor; ``number`` counts from 1. ``reason`` is None where it finished, was stopped or has not
     ended; ``message`` is a sentence about it. ``measured_by`` is as that of :class:`Task`; ``dropped`` counts the bytes of its
-    output that were lost."""
+    output that were lost. ``started_by`` and ``timings`` are as those of :class:`Task`."""
 
     number: int
     executor: ExecutorName
@@ -147,6 +147,8 @@ class Attempt(Answer):
     measured_by: str = ""
     last_lines: str = ""
     dropped: int = 0
+    started_by: str = ""
+    timings: Timings | None = None
 
 
 class CreatedTask(Answer):

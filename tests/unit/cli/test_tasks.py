@@ -69,7 +69,7 @@ def test_status_and_why(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixtur
 def test_status_shows_the_attempts(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [
         ATTEMPT | {"reason": "oom", "signal": 9, "message": "it used more than 32 MiB", "peak_memory": 32 << 20},
-        ATTEMPT | {"number": 2, "cpu_time": 65.0, "measured_by": "cgroup"},
+        ATTEMPT | {"number": 2, "cpu_time": 65.0, "measured_by": "cgroup", "started_by": "spare"},
         ATTEMPT | {"number": 3, "ended_at": None},
     ]
     for _ in range(2):
@@ -79,9 +79,9 @@ def test_status_shows_the_attempts(cli: Cli, api: ScriptedApi, capsys: pytest.Ca
     at = show.moment(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     shown = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert shown[-4:] == [
-        "ATTEMPT EXECUTOR STARTED ENDED OUTCOME PEAK MEMORY CPU TIME MEASURED BY CAUSE",
+        "ATTEMPT EXECUTOR STARTED BY ENDED OUTCOME PEAK MEMORY CPU TIME MEASURED BY CAUSE",
         f"1 one {at} {at} failed (oom, signal 9) 32.0 MiB it used more than 32 MiB",
-        f"2 one {at} {at} finished 1m05s cgroup",
+        f"2 one {at} spare {at} finished 1m05s cgroup",
         f"3 one {at} running",
     ]
     assert cli("status", "hello", "--json") == Exit.OK
