@@ -100,7 +100,7 @@ class Execution:
         self._disk = None if limit is None else DiskWatch(workspace.root, limit)
         self._interruptible: asyncio.Task[Any] | None = None
         self._steps = Steps()
-        self._taken_at = self._loop.time()
+        self._taken_at = now()
         self._upload_until: float | None = None
         self._upload: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -288,7 +288,7 @@ class Execution:
         self._capture.take(stream, data)
 
     def _since_taken(self) -> float:
-        return self._loop.time() - self._taken_at
+        return now() - self._taken_at
 
     def _note(self, **step: float) -> None:
         self._steps = msgspec.structs.replace(self._steps, **step)
