@@ -22,9 +22,10 @@ import time  # noqa: E402
 
 _BARE = set(sys.modules) - {"__future__"}
 
+import _io  # noqa: E402
 import _socket  # noqa: E402
+import _weakref  # noqa: E402
 import array  # noqa: E402
-import atexit  # noqa: E402
 import gc  # noqa: E402
 import resource  # noqa: E402
 
@@ -41,12 +42,27 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+_libc = ctypes.CDLL(None) if ctypes else None
+#: Where Python's own extensions lie; the others are part of the interpreter.
+_EXTENSIONS = {os.path.dirname(getattr(_module, "__file__", None) or "") for _module in (_socket, array, resource)}
 #: The keeper knows them as the same.
 READY = b"ready "
 LENGTH_BYTES = 8
 MAX_DESCRIPTORS = 2
 #: Modules that leave threads behind which are known to survive a fork: OpenBLAS ends its own before, and starts them after.
 SAFE_THREADS = {"numpy"}
+#: A little of what scripts do.
+REHEARSAL = """
+import sys
+class A:
+    def f(self, *args, **kwargs): return f"{self.x!r} {args} {kwargs}"
+    x = 1.5
+def g(n): return [str(i) for i in range(n)], {i: i * i for i in range(n)}, sum(range(n)) / 7
+try:
+    A().f(1, a=2), g(20), sorted("rehearsal"), "a,b".split(","), b"x".decode(), int("12"), open(__file__)
+except NameError:
+    del A, g
+"""
 _SET_PDEATHSIG, _SET_NO_NEW_PRIVS = 1, 38  # <linux/prctl.h>
 _SIGKILL = 9
 #: The variable of the zygote's own environment whose place in memory gets the script's variables.
@@ -200,9 +216,7 @@ def _write(path: str, content: bytes) -> None:
 
 def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) -> dict[str, Any]:
     os.setsid()
-    while (
-        os.getppid() == midwife
-    ):  # nothing tells that the kernel has given us to the keeper; it is a matter of microseconds
+    while os.getppid() == midwife:  # nothing tells when the kernel has given us to the keeper: in some microseconds
         time.sleep(0.0002)
     user = request["user"]
     if user is not None:
@@ -213,6 +227,8 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
     _prctl(_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != request["keeper"]:
         raise OSError("the keeper has died")
+    _forget()
+    _rehearse()
     end.sendall(READY + str(os.getpid()).encode())
     received = receive(end)
     if received is None:
@@ -236,10 +252,10 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
 def _room() -> tuple[int, int]:
     """Address and size of what ``/proc/<pid>/environ`` shows of that variable; zeros where there is no such thing."""
     value = os.environb.get(ROOM)
-    if not ctypes or value is None or sys.platform != "linux":
+    if _libc is None or value is None or sys.platform != "linux":
         return 0, 0
     wanted = ROOM + b"="
-    variables = ctypes.POINTER(ctypes.c_void_p).in_dll(ctypes.CDLL(None), "environ")
+    variables = ctypes.POINTER(ctypes.c_void_p).in_dll(_libc, "environ")
     number = 0
     while (address := variables[number]) is not None:
         if ctypes.string_at(address, len(wanted)) == wanted:
@@ -262,19 +278,33 @@ def _show_environment(job: dict[str, Any], address: int, size: int) -> None:
 
 
 def _prctl(option: int, argument: int) -> None:
-    if ctypes and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, argument, 0, 0, 0)
+    if _libc is not None and sys.platform == "linux":
+        _libc.prctl(option, argument, 0, 0, 0)
+
+
+def _rehearse() -> None:
+    """Do once what a job needs, so that the memory that it writes to is this process's own already. Nothing of it stays."""
+    job = marshal.dumps({"arguments": [b""], "environment": [(b"A", b"b")], "mark": b""}, 2)
+    marshal.loads(job)  # noqa: S302
+    os.environb.update(dict(os.environb))
+    for name in (__file__, os.curdir):
+        os.path.dirname(os.path.realpath(name))
+    sys.argv[:] = list(sys.argv)
+    namespace = {"__name__": "__rehearsal__", "__builtins__": __builtins__}
+    exec(compile(REHEARSAL, "<rehearsal>", "exec", dont_inherit=True), namespace)  # noqa: S102
+    for stream in (sys.stdout, sys.stderr):
+        stream.write("")
+        stream.flush()
 
 
 def _forget() -> None:
     """Let nothing of what was imported ahead tell this process from a bare interpreter that imports it only now."""
     gc.enable()
-    sys.path_importer_cache.clear()
+    sys.path_importer_cache.pop(os.path.dirname(os.path.abspath(__file__)), None)
     found: Any = sys.modules.get
-    atexit._clear()
+    if (atexit := found("atexit")) is not None:
+        atexit._clear()
     if (logging := found("logging")) is not None:
-        now = time.time() if isinstance(logging._startTime, float) else time.time_ns()
-        logging._startTime = now
         atexit.register(logging.shutdown)
     if (util := found("multiprocessing.util")) is not None:
         atexit.register(util._exit_function)
@@ -287,13 +317,20 @@ def _forget() -> None:
         tempfile.tempdir = tempfile._name_sequence = None
     if (uuid := found("uuid")) is not None:
         uuid._node = uuid._last_timestamp = None
-    if (site := found("site")) is not None and site.USER_SITE is not None:
-        site.USER_SITE = site.USER_BASE = None
-        site.getusersitepackages()
     if (numpy_random := found("numpy.random")) is not None:
         numpy_random.seed()
     if (torch := found("torch")) is not None:
         torch.seed()
+
+
+def _catch_up() -> None:
+    """What depends on the time of the start, or on the job's environment."""
+    found: Any = sys.modules.get
+    if (logging := found("logging")) is not None:
+        logging._startTime = time.time() if isinstance(logging._startTime, float) else time.time_ns()
+    if (site := found("site")) is not None and site.USER_SITE is not None:
+        site.USER_SITE = site.USER_BASE = None
+        site.getusersitepackages()
 
 
 # --- the script -----------------------------------------------------------------------------------------------------------
@@ -352,6 +389,8 @@ def _become_main(path: str | None) -> dict[str, Any]:
     namespace = main.__dict__
     namespace.clear()
     namespace.update(_MAIN, __doc__=None)
+    if "__annotations__" in namespace:
+        namespace["__annotations__"] = {}
     bootstrap = sys.modules["_frozen_importlib_external" if path else "_frozen_importlib"]
     if path is None:
         namespace.pop("__file__", None)
@@ -391,9 +430,86 @@ def _without_us(error: BaseException) -> TracebackType | None:
     return trace
 
 
+# --- its end --------------------------------------------------------------------------------------------------------------
+
+
+def leave(code: int, before: set[str]) -> None:
+    """End the process as the interpreter does, but without taking apart what was there ``before`` the script: that is most of
+    the time of an end, and nobody sees it. Returns where that is not sure to be the same: then the interpreter's own end has
+    only to do what is left of it."""
+    new = [name for name in sys.modules if name not in before]
+    if _libc is None or any(_is_foreign(sys.modules[name]) for name in new):
+        return
+    if (threading := sys.modules.get("threading")) is not None:
+        threading._shutdown()
+    if _threads() > 1:  # daemons
+        return
+    if (atexit := sys.modules.get("atexit")) is not None:
+        try:
+            atexit._run_exitfuncs()
+        except BaseException:  # Python 3.9 has shown the last one before it raises it
+            del atexit
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+        sys.__dict__.pop(name, None)
+    _clear_modules([*new, "__main__"])
+    for one in gc.get_objects():
+        if isinstance(one, (_io.BufferedWriter, _io.BufferedRandom, _io.TextIOWrapper)) and not _is_flushed(one):
+            return
+    if _is_flushed(sys.stdout) and _is_flushed(sys.stderr):
+        ctypes.PyDLL(None).exit(code)
+
+
+def _is_foreign(module: object) -> bool:
+    """Whether a module is an extension that is not Python's own: it may have something to do at the end."""
+    file = getattr(module, "__file__", None) or ""
+    return not isinstance(file, str) or (file.endswith(".so") and os.path.dirname(file) not in _EXTENSIONS)
+
+
+def _clear_modules(names: list[str]) -> None:
+    """Let go of modules and what only they hold, those that were imported last first."""
+    left = []
+    for name in reversed(names):
+        module = sys.modules.pop(name, None)
+        try:
+            left.append(_weakref.ref(module))
+        except TypeError:  # something that is no module
+            continue
+        del module
+    gc.collect()
+    for ref in left:
+        module = ref()
+        if type(module) is type(sys):
+            namespace = module.__dict__
+            for private in (True, False):
+                for key in list(namespace):
+                    if key != "__builtins__" and (key[:1] == "_" and key[1:2] != "_") is private:
+                        namespace[key] = None
+        del module
+    gc.collect()
+
+
+def _is_flushed(stream: Any) -> bool:
+    """Whether nothing that was written to it is left in this process."""
+    try:
+        if stream is not None and not stream.closed:
+            stream.flush()
+    except Exception:  # the interpreter's own end says what is wrong
+        return False
+    return True
+
+
 if __name__ == "__main__":
     _job = serve(int(sys.argv[1]))
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[1:] = [os.fsdecode(_one) for _one in _job["arguments"]]
-    _forget()
-    run(_job["arguments"])
+    _catch_up()
+    _before = set(sys.modules)
+    _end = 0
+    try:
+        run(_job["arguments"])
+    except SystemExit as _error:
+        if type(_error.code) is not int and _error.code is not None:
+            raise  # the interpreter has its own words for it
+        _end = (_error.code or 0) & 0xFF
+    leave(_end, _before)
+    sys.exit(_end)

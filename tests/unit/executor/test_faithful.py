@@ -77,6 +77,24 @@ SCRIPTS: dict[str, str | bytes] = {
     "print('end')",
     "finalizers": "import weakref, tempfile\nclass A: pass\na = A()\nweakref.finalize(a, print, 'finalized')\n"
     "tempfile.TemporaryDirectory()",
+    "order of its end": "import atexit, sys, beside\nclass A:\n    def __init__(self, name): self.name = name\n"
+    "    def __del__(self): print('del', self.name)\na, b, _c, beside.d = A('a'), A('b'), A('c'), A('d')\na.b = a\n"
+    "atexit.register(lambda: print('first'))\natexit.register(lambda: 1 / 0)\natexit.register(lambda: print('last'))",
+    "files that nobody closed": "import builtins, os, sys\nbuiltins.kept = open('kept', 'w'); builtins.kept.write('x')\n"
+    "f = open('left', 'w'); f.write('y'); os.kept = open('raw', 'wb'); os.kept.write(b'z')",
+    "C's buffers": "import ctypes; ctypes.CDLL(None).printf(b'buffered')",
+    "closed output": "import os; print('x', end=''); os.close(1); print('y')",
+    "daemon threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    "print('end')",
+    "a fork that falls through": "import os\nif os.fork():\n    os.wait()\nprint('both')",
+    "exit in a thread": "import threading, sys; print('x')\nthreading.Thread(target=sys.exit, args=(3,)).start()",
+    "exit codes": "import sys; sys.exit(-1)",
+    "large exit code": "import sys; sys.exit(300)",
+    "true": "import sys; sys.exit(True)",
+    "exit in atexit": "import atexit, sys; print('x'); atexit.register(lambda: sys.exit(5))",
+    "a module that is none": "import sys; sys.modules['x'] = 1; sys.modules['y'] = None; print('x')",
+    "its main is gone": "import sys; del sys.modules['__main__']; print('x')",
+    "no streams": "import sys; print('x'); sys.stdout = None; sys.stderr = None",
     "pickles": "import pickle\nclass A:\n    x = 1\nprint(pickle.loads(pickle.dumps(A())).x, pickle.dumps(A))\n"
     "import __main__; print(__main__.A is A)",
     "fork": "import multiprocessing as m\ndef f(x): return x * 2\nif __name__ == '__main__':\n"
@@ -155,6 +173,10 @@ async def _end(runner: WarmRunner, launch: Launch) -> tuple[End, str]:
         status: Status = await running.gone()
         if isinstance(runner, WarmRunner):
             await runner.until_warm()
+    for name in sorted(one.name for one in launch.directory.iterdir() if one.suffix == ""):
+        if (path := launch.directory / name).is_file():
+            stdout += f"\n{name}: {path.read_text()}"
+            path.unlink()
     return End(stdout, stderr, status.exit_code, status.signal), running.started_by
 
 
