@@ -116,7 +116,7 @@ class Users:
         async def submit() -> Task:
             self.ledger.attempted += 1
             return await self._client.submit(
-                ["job.py", job.kind, str(job.seconds), str(job.lines)],
+                f"job.py {job.kind} {job.seconds} {job.lines}",
                 script=SCRIPT,
                 name=entry.name,
                 idempotency_key=entry.name,
