@@ -11,6 +11,7 @@ from benchmarks.samples import machine
 from tests.acceptance.processes import Yard
 
 TOGETHER = "manager and API Server in one process (taskyard up)"
+FRESH = "the same, with a fresh interpreter for each attempt (--spares 0)"
 APART = "each component in a process of its own"
 
 
@@ -20,6 +21,10 @@ def main() -> int:
         yard.up(executors=2, slots=1)
         met = latency.measure(yard.http_port, TOGETHER)
         throughput.measure(yard.http_port, TOGETHER)
+    with tempfile.TemporaryDirectory() as folder, Yard(Path(folder), TASKYARD_SPARES="0") as yard:
+        yard.up(executors=2, slots=1)
+        latency.measure(yard.http_port, FRESH)
+        throughput.measure(yard.http_port, FRESH)
     with tempfile.TemporaryDirectory() as folder, Yard(Path(folder)) as yard:
         yard.manager()
         yard.api()

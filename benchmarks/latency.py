@@ -11,12 +11,12 @@ from benchmarks.samples import describe
 
 WARM_UP = 5
 SAMPLES = 100
-MOST_OVERHEAD = 0.006
-"""Seconds at the median, over the bare run."""
+MOST_RATIO = 0.5
+"""Of the medians: a warm start against the bare run."""
 
 
 def measure(port: int, title: str) -> bool:
-    """Print the figures; whether the overhead is within what is asked for."""
+    """Print the figures; whether the ratio is within what is asked for."""
     api = Api(port)
     bare: list[float] = []
     ours: list[float] = []
@@ -27,14 +27,15 @@ def measure(port: int, title: str) -> bool:
         bare.append(_timed(run_bare))
         ours.append(_timed(api.submit_and_wait))
     overhead = statistics.median(ours) - statistics.median(bare)
+    ratio = statistics.median(ours) / statistics.median(bare)
     print(f"\nSubmit to result over HTTP, one at a time, {SAMPLES} samples: {title}")
     print(describe("bare subprocess.run", bare))
     print(describe("POST /api/v2/tasks?wait", ours))
     print(
-        f"overhead at p50: {overhead * 1000:.2f} ms (asked for: at most {MOST_OVERHEAD * 1000:g} ms); "
-        f"ratio of medians: {statistics.median(ours) / statistics.median(bare):.2f}"
+        f"ratio of medians: {ratio:.2f} (asked for, with warm starts: at most {MOST_RATIO:g}); "
+        f"difference at p50: {overhead * 1000:+.2f} ms"
     )
-    return overhead <= MOST_OVERHEAD
+    return ratio <= MOST_RATIO
 
 
 def _timed(action: Callable[[], None]) -> float:
