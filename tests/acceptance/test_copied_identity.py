@@ -30,7 +30,7 @@ class Copied:
     def __init__(self, yard: Yard, folder: Path, executor: Component) -> None:
         self._yard = yard
         self._folder = folder
-        self.task = yard.submit("patient", PATIENT, command=["script.py", str(folder)])
+        self.task = yard.submit("patient", PATIENT, command=f"script.py {folder}")
         executor.wait_for("attempt_taken")
         self.executor = executor
         self.copy = folder / "copy"

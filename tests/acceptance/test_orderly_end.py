@@ -68,7 +68,7 @@ def test_whatever_was_acknowledged_is_there_after_a_sigterm(tmp_path: Path) -> N
         finally:
             users.stop()
         assert manager.terminate() == 0
-        yard.manager()
+        yard.manager().wait_for("api_connected")
         with Client(yard.url, token="") as client:
             known = {task.name for task in client.list()}
         assert len(users.acknowledged) > ROUNDS * 40
