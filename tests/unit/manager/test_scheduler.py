@@ -302,6 +302,19 @@ def test_limits_that_an_executor_cannot_enforce_are_named() -> None:
     assert fleet.holder("t") is able
 
 
+def test_an_executor_that_cannot_build_the_environment_is_named() -> None:
+    without, old, right = executor("without"), executor("old"), executor("right")
+    old.pythons, right.pythons = ("3.9.18",), ("3.9.18", "3.12.1")
+    needs = Requirement(environment="digest", python=">=3.11")
+    fleet = fleet_of(without, old, right)
+    assert sentences(fleet, needs) == {
+        "without": "cannot build environments: it has no uv, or is older than the manager",
+        "old": "has no Python >=3.11 (it has 3.9.18)",
+    }
+    assert placed(queue_of(task("t", 1, needs=needs)), fleet) == ["t"]
+    assert fleet.holder("t") is right
+
+
 def test_an_executor_that_is_too_old_for_programs_is_named() -> None:
     old, new = executor("old"), executor("new")
     old.version, new.version = 2, 3
