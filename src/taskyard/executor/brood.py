@@ -57,6 +57,7 @@ class Brood:
         self._is_warm = False
         self._retry = RETRY
         self._refill: asyncio.TimerHandle | None = None
+        self._not_before = 0.0
 
     @property
     def is_warm(self) -> bool:
@@ -86,8 +87,10 @@ class Brood:
                         return False
                     self._born.clear()
                     await self._born.wait()
-        except TimeoutError:
-            return False
+        except TimeoutError:  # it hangs: the keeper ends it, and starts another
+            log.error("zygote_hangs", timeout=FORK_TIMEOUT)
+            self._is_warm = False
+            self._tender.reopen(self)
         return bool(self._ready)
 
     def _refill_after(self, pause: float) -> None:
@@ -99,6 +102,9 @@ class Brood:
         self._fill(self._wanted)
 
     def _fill(self, wanted: int) -> None:
+        if (left := self._not_before - asyncio.get_running_loop().time()) > 0:
+            self._refill_after(left)
+            return
         while self._is_warm and len(self._ready) + len(self._asked) < wanted:
             user = self._users.take_clean()
             if user is None and self._users.are_there:  # one may be clean soon
@@ -127,12 +133,16 @@ class Brood:
     def cold(self, reason: str) -> float:
         pause, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
         log.error("zygote_died", reason=reason, retry=pause)
+        self._is_warm = False  # what was asked for is still answered: it may have been forked
+        self._born.set()
+        return pause
+
+    def orphaned(self) -> None:
         self._is_warm = False
         for user in self._asked:
             self._users.give_back(user)
         self._asked.clear()
         self._born.set()
-        return pause
 
     def born(self, claim: Claim) -> None:
         user = self._answered(claim.user)
@@ -151,5 +161,7 @@ class Brood:
     def barren(self, user: int | None, reason: str) -> None:
         log.error("spare_not_forked", reason=reason)
         self._users.give_back(self._answered(user))
+        pause, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
+        self._not_before = asyncio.get_running_loop().time() + pause
         self._born.set()
-        self._refill_after(self._retry)
+        self._refill_after(pause)

@@ -20,6 +20,8 @@ from taskyard.executor.tending import Claim, KeeperDied, Tender
 from taskyard.executor.users import User
 from taskyard.task.model import Limits, StartedBy, Stream
 
+#: What a spare says when it begins.
+BEGUN = "\0"
 #: Seconds in which the interpreter must have been executed.
 EXEC_TIMEOUT = 30.0
 
@@ -84,10 +86,18 @@ class FreshRunner:
             if not isinstance(error, OSError):  # a timeout is one
                 raise
             problem = str(error) or "it took too long"
-        if problem:
+        if started_by in ("spare", "fork") and not problem and not await self._was_ended(claim):
+            problem = "it died before it began"
+        if problem.strip(BEGUN):
             claim.gone.add_done_callback(lambda _: claim.close())
             raise _refusal(program, problem, direct=started_by == "program")
         return FreshProcess(self._tender, claim, started_by)
+
+    async def _was_ended(self, claim: Claim) -> bool:
+        """Whether a spare that has not begun was ended by the keeper's deadline, or with the keeper: then it says so itself."""
+        self._tender.kill(claim)
+        gone = await asyncio.shield(claim.gone)
+        return gone is None or gone.killed
 
     def _job(self, words: tuple[str, ...], launch: Launch, user: User | None) -> Job:
         limits, rlimits = self._limits(launch.limits)

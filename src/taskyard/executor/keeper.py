@@ -82,6 +82,11 @@ class Held:
         self.due = math.inf
         self.pause = FIRST_ROUND
 
+    @property
+    def is_coming(self) -> bool:
+        """Whether it is a spare of which the process is not known yet."""
+        return bool(self.zygote) and self.end is not None
+
 
 class Keeper:
     """``spares`` starters are kept ready. ``users`` are the user ids that only our attempts have, by
@@ -398,7 +403,7 @@ class Keeper:
     def _is_anothers(self, held: Held, pid: int) -> bool:
         if processes.is_marked(pid, held.cell.mark):
             return False
-        others = [one for one in self._held.values() if one is not held and (one.taken or one.zygote)]
+        others = [one for one in self._held.values() if one is not held and (one.taken or one.is_coming)]
         if not self._places:
             return bool(others)
         try:

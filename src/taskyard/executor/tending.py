@@ -106,7 +106,10 @@ class Parent(Protocol):
         """It can be asked for spares."""
 
     def cold(self, reason: str) -> float:
-        """It has died, or its keeper has, and what was asked for will not come. Seconds before it is to be started again."""
+        """It has died; what it was asked for is still answered. Seconds before it is to be started again."""
+
+    def orphaned(self) -> None:
+        """Its keeper has died: what was asked for will not come."""
 
     def born(self, claim: Claim) -> None:
         """A spare that was asked for is there."""
@@ -171,6 +174,10 @@ class Tender:
     def bear(self, zygote: int, user: int | None) -> None:
         """Ask a zygote that is warm for a spare: its parent hears of it."""
         self._send(Bear(zygote, user))
+
+    def reopen(self, parent: Parent) -> None:
+        """Start a zygote in the place of one that hangs."""
+        self._send(parent.opened)
 
     def cell(self, claim: Claim) -> Cell:
         """The cell of an attempt. ``KeeperDied``."""
@@ -342,7 +349,7 @@ class Tender:
             claim.gone.set_result(None)
         self._claims.clear()
         for parent in self._parents.values():
-            parent.cold("its keeper has died")
+            parent.orphaned()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -91,6 +91,8 @@ class WarmRunner(FreshRunner):
             return "there is no warm interpreter"
         if launch.limits.cpus is not None and self._joins_late:
             return "its CPUs are limited"
+        if launch.limits.memory is not None and brood.loaded and self.enforces["memory"] != "cgroup":
+            return "what is imported ahead would count as its memory"
         if not launch.arguments[0].startswith("-") and not (launch.directory / launch.arguments[0]).is_file():
             return "there is no such script: the interpreter says so in its own words"
         return likeness.why_not(

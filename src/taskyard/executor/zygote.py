@@ -22,9 +22,7 @@ import time  # noqa: E402
 
 _BARE = set(sys.modules) - {"__future__"}
 
-import _io  # noqa: E402
 import _socket  # noqa: E402
-import _weakref  # noqa: E402
 import array  # noqa: E402
 import gc  # noqa: E402
 import resource  # noqa: E402
@@ -43,10 +41,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 _libc = ctypes.CDLL(None) if ctypes else None
-#: Where Python's own extensions lie; the others are part of the interpreter.
-_EXTENSIONS = {os.path.dirname(getattr(_module, "__file__", None) or "") for _module in (_socket, array, resource)}
 #: The keeper knows them as the same.
 READY = b"ready "
+#: What a spare says before it closes the socket: from now on it is the script.
+BEGUN = b"\0"
 LENGTH_BYTES = 8
 MAX_DESCRIPTORS = 2
 #: Modules that leave threads behind which are known to survive a fork: OpenBLAS ends its own before, and starts them after.
@@ -63,7 +61,7 @@ try:
 except NameError:
     del A, g
 """
-_SET_PDEATHSIG, _SET_NO_NEW_PRIVS = 1, 38  # <linux/prctl.h>
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 1, 4, 38  # <linux/prctl.h>
 _SIGKILL = 9
 #: The variable of the zygote's own environment whose place in memory gets the script's variables.
 ROOM = b"TASKYARD_ROOM"
@@ -152,6 +150,7 @@ def _warm_up(preload: list[str]) -> dict[str, Any]:
     names of what a bare interpreter has not got loaded. ``unsafe`` is a module that left a thread: nobody can take that
     back, and the keeper begins again without it."""
     warnings = []
+    sys.path[0] = os.path.join(sys.path[0], "nowhere")  # what lies beside this file is nothing to import
     for name in preload:
         before = _threads()
         try:
@@ -224,6 +223,7 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
         _prctl(_SET_NO_NEW_PRIVS, 1)
+        _prctl(_SET_DUMPABLE, 1)  # a change of the user takes it away: its own files in /proc would be root's
     _prctl(_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != request["keeper"]:
         raise OSError("the keeper has died")
@@ -242,9 +242,13 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
         amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
         resource.setrlimit(kind, (amount, amount))
     os.chdir(job["directory"])
+    coerced = os.environb.get(b"LC_CTYPE")  # Python sets it where there is no locale
     os.environb.clear()
     os.environb.update(job["environment"])
+    if coerced is not None:
+        os.environb[b"LC_CTYPE"] = coerced
     _show_environment(job, *request["room"])
+    end.sendall(BEGUN)
     end.close()
     return job  # type: ignore[no-any-return]
 
@@ -324,8 +328,10 @@ def _forget() -> None:
 
 
 def _catch_up() -> None:
-    """What depends on the time of the start, or on the job's environment."""
+    """What depends on the time of the start, on the job's environment or its directory."""
     found: Any = sys.modules.get
+    if (process := found("multiprocessing.process")) is not None:
+        process.ORIGINAL_DIR = os.getcwd()
     if (logging := found("logging")) is not None:
         logging._startTime = time.time() if isinstance(logging._startTime, float) else time.time_ns()
     if (site := found("site")) is not None and site.USER_SITE is not None:
@@ -430,86 +436,9 @@ def _without_us(error: BaseException) -> TracebackType | None:
     return trace
 
 
-# --- its end --------------------------------------------------------------------------------------------------------------
-
-
-def leave(code: int, before: set[str]) -> None:
-    """End the process as the interpreter does, but without taking apart what was there ``before`` the script: that is most of
-    the time of an end, and nobody sees it. Returns where that is not sure to be the same: then the interpreter's own end has
-    only to do what is left of it."""
-    new = [name for name in sys.modules if name not in before]
-    if _libc is None or any(_is_foreign(sys.modules[name]) for name in new):
-        return
-    if (threading := sys.modules.get("threading")) is not None:
-        threading._shutdown()
-    if _threads() > 1:  # daemons
-        return
-    if (atexit := sys.modules.get("atexit")) is not None:
-        try:
-            atexit._run_exitfuncs()
-        except BaseException:  # Python 3.9 has shown the last one before it raises it
-            del atexit
-    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
-        sys.__dict__.pop(name, None)
-    _clear_modules([*new, "__main__"])
-    for one in gc.get_objects():
-        if isinstance(one, (_io.BufferedWriter, _io.BufferedRandom, _io.TextIOWrapper)) and not _is_flushed(one):
-            return
-    if _is_flushed(sys.stdout) and _is_flushed(sys.stderr):
-        ctypes.PyDLL(None).exit(code)
-
-
-def _is_foreign(module: object) -> bool:
-    """Whether a module is an extension that is not Python's own: it may have something to do at the end."""
-    file = getattr(module, "__file__", None) or ""
-    return not isinstance(file, str) or (file.endswith(".so") and os.path.dirname(file) not in _EXTENSIONS)
-
-
-def _clear_modules(names: list[str]) -> None:
-    """Let go of modules and what only they hold, those that were imported last first."""
-    left = []
-    for name in reversed(names):
-        module = sys.modules.pop(name, None)
-        try:
-            left.append(_weakref.ref(module))
-        except TypeError:  # something that is no module
-            continue
-        del module
-    gc.collect()
-    for ref in left:
-        module = ref()
-        if type(module) is type(sys):
-            namespace = module.__dict__
-            for private in (True, False):
-                for key in list(namespace):
-                    if key != "__builtins__" and (key[:1] == "_" and key[1:2] != "_") is private:
-                        namespace[key] = None
-        del module
-    gc.collect()
-
-
-def _is_flushed(stream: Any) -> bool:
-    """Whether nothing that was written to it is left in this process."""
-    try:
-        if stream is not None and not stream.closed:
-            stream.flush()
-    except Exception:  # the interpreter's own end says what is wrong
-        return False
-    return True
-
-
 if __name__ == "__main__":
     _job = serve(int(sys.argv[1]))
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[1:] = [os.fsdecode(_one) for _one in _job["arguments"]]
     _catch_up()
-    _before = set(sys.modules)
-    _end = 0
-    try:
-        run(_job["arguments"])
-    except SystemExit as _error:
-        if type(_error.code) is not int and _error.code is not None:
-            raise  # the interpreter has its own words for it
-        _end = (_error.code or 0) & 0xFF
-    leave(_end, _before)
-    sys.exit(_end)
+    run(_job["arguments"])

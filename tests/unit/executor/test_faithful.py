@@ -95,6 +95,10 @@ SCRIPTS: dict[str, str | bytes] = {
     "a module that is none": "import sys; sys.modules['x'] = 1; sys.modules['y'] = None; print('x')",
     "its main is gone": "import sys; del sys.modules['__main__']; print('x')",
     "no streams": "import sys; print('x'); sys.stdout = None; sys.stderr = None",
+    "what a handler keeps": "import bz2, signal, zipfile\ndef f(*_): pass\nsignal.signal(signal.SIGTERM, f)\n"
+    "z = bz2.open('kept', 'wt'); z.write('x' * 50)",
+    "a weak proxy": "import signal, weakref\nclass A: pass\np = weakref.proxy(A())\nsignal.signal(15, lambda *_: 0); print(1)",
+    "large exit codes": "import sys; sys.exit(2**64)",
     "pickles": "import pickle\nclass A:\n    x = 1\nprint(pickle.loads(pickle.dumps(A())).x, pickle.dumps(A))\n"
     "import __main__; print(__main__.A is A)",
     "fork": "import multiprocessing as m\ndef f(x): return x * 2\nif __name__ == '__main__':\n"
@@ -175,7 +179,7 @@ async def _end(runner: WarmRunner, launch: Launch) -> tuple[End, str]:
             await runner.until_warm()
     for name in sorted(one.name for one in launch.directory.iterdir() if one.suffix == ""):
         if (path := launch.directory / name).is_file():
-            stdout += f"\n{name}: {path.read_text()}"
+            stdout += f"\n{name}: {path.read_bytes()!r}"
             path.unlink()
     return End(stdout, stderr, status.exit_code, status.signal), running.started_by
 

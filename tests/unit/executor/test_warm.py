@@ -16,9 +16,13 @@ import pytest
 import structlog.testing
 
 from taskyard.executor import brood, users
+from taskyard.executor.brood import Brood
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.lifeline import Warm
-from taskyard.executor.runner import Launch
+from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.slot_users import SlotUsers
+from taskyard.executor.tending import Tender
+from taskyard.executor.users import User
 from taskyard.executor.warm import WarmRunner, Warmth, open_runner
 from tests.unit.executor.scripts import Script
 
@@ -178,3 +182,51 @@ async def test_each_spare_has_a_user_of_its_own(tmp_path: Path, monkeypatch: pyt
                 seen.add(int(uid))
             assert seen <= {user.id for user in taken[:-1]}
     users.release(taken)
+
+
+async def test_a_spare_that_dies_with_its_job_has_not_begun(tmp_path: Path) -> None:
+    """It is the machine's failure, not the script's."""
+    async with opened(tmp_path) as runner:
+        for claim in list(runner._tender._claims.values()):
+            os.kill(claim.leader, signal.SIGKILL)
+        with pytest.raises(CannotStart, match="died before it began"):
+            await start(runner, "print('never')", tmp_path)
+
+
+async def test_a_zygote_that_hangs_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brood, "FORK_TIMEOUT", 0.3)
+    async with opened(tmp_path) as runner:
+        zygote(runner).send_signal(signal.SIGSTOP)
+        assert [await said(runner, "print(1)", tmp_path) for _ in range(2)] == ["1", "1"]
+        script = await start(runner, "print('fresh')", tmp_path)
+        assert await script.line() == "fresh"
+        await script.running.gone()
+        script.close()
+        assert await said(runner, "print('warm')", tmp_path) == "warm"
+
+
+async def until_clean(slots: SlotUsers) -> None:
+    """Until both users can be taken."""
+    first, second = await slots.take(), await slots.take()
+    assert first is not None
+    assert second is not None
+    for user in (first, second):
+        slots._free.put_nowait(user)
+
+
+async def test_a_zygotes_death_gives_no_user_away_that_a_spare_may_have(tmp_path: Path) -> None:
+    confinement = Confinement(tmp_path, (), (User(57_998, -1), User(57_999, -1)))
+    slots = SlotUsers(confinement.users, lambda uids: ())
+    tender = Tender(confinement, 1)
+    family = Brood(tender, slots, 1, sys.executable, {}, [], 1)
+    cleaning = asyncio.create_task(slots.run())
+    await until_clean(slots)
+    family.warm(Warm(1, [], []))
+    assert slots._free.qsize() == 1
+    family.cold("killed")
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert slots._free.qsize() == 1
+    family.barren(57_998, "it died")
+    await until_clean(slots)
+    cleaning.cancel()
