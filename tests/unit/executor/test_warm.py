@@ -160,7 +160,8 @@ async def test_each_spare_has_a_user_of_its_own(tmp_path: Path, monkeypatch: pyt
     taken = users.take(57_800, 6)
     text = (
         "import os; print(os.getresuid(), os.getresgid(), os.getgroups(), os.stat('.').st_uid, "
-        "[line.split()[1] for line in open('/proc/self/status') if line.startswith(('NoNewPrivs', 'CapEff'))])"
+        "[line.split()[1] for line in open('/proc/self/status') if line.startswith(('NoNewPrivs', 'CapEff'))], "
+        "'MARK=' in open('/proc/self/environ').read())"
     )
     with tempfile.TemporaryDirectory(dir="/var/tmp") as base:
         Path(base).chmod(0o711)
@@ -178,7 +179,7 @@ async def test_each_spare_has_a_user_of_its_own(tmp_path: Path, monkeypatch: pyt
                 assert script.running.started_by == "spare"
                 script.close()
                 uid = line.split(",")[0].strip("(")
-                assert line == f"({uid}, {uid}, {uid}) ({uid}, {uid}, {uid}) [] {uid} ['0000000000000000', '1']"
+                assert line == f"({uid}, {uid}, {uid}) ({uid}, {uid}, {uid}) [] {uid} ['0000000000000000', '1'] True"
                 seen.add(int(uid))
             assert seen <= {user.id for user in taken[:-1]}
     users.release(taken)
