@@ -18,10 +18,9 @@ from taskyard.executor.slot_users import NoUser, SlotUsers
 from taskyard.executor.starter import NOT_EXECUTED, Job
 from taskyard.executor.tending import Claim, KeeperDied, Tender
 from taskyard.executor.users import User
+from taskyard.executor.zygotes import BEGUN
 from taskyard.task.model import Limits, StartedBy, Stream
 
-#: What a spare says when it begins.
-BEGUN = "\0"
 #: Seconds in which the interpreter must have been executed.
 EXEC_TIMEOUT = 30.0
 
@@ -86,18 +85,21 @@ class FreshRunner:
             if not isinstance(error, OSError):  # a timeout is one
                 raise
             problem = str(error) or "it took too long"
-        if started_by in ("spare", "fork") and not problem and not await self._was_ended(claim):
-            problem = "it died before it began"
-        if problem.strip(BEGUN):
+        if started_by in ("spare", "fork"):
+            problem = await self._problem_of_spare(claim, problem)
+        if problem:
             claim.gone.add_done_callback(lambda _: claim.close())
             raise _refusal(program, problem, direct=started_by == "program")
         return FreshProcess(self._tender, claim, started_by)
 
-    async def _was_ended(self, claim: Claim) -> bool:
-        """Whether a spare that has not begun was ended by the keeper's deadline, or with the keeper: then it says so itself."""
+    async def _problem_of_spare(self, claim: Claim, said: str) -> str:
+        """What was wrong, from what it said. It says so when it begins; one that was ended before that, by the keeper's
+        deadline or with the keeper, has an end of its own to tell of."""
+        if said:
+            return said.removeprefix(BEGUN.decode())
         self._tender.kill(claim)
         gone = await asyncio.shield(claim.gone)
-        return gone is None or gone.killed
+        return "" if gone is None or gone.killed else "it died before it began"
 
     def _job(self, words: tuple[str, ...], launch: Launch, user: User | None) -> Job:
         limits, rlimits = self._limits(launch.limits)
@@ -189,13 +191,14 @@ class FreshProcess:
 
 
 async def _say(end: socket.socket, message: bytes, outputs: tuple[int, ...]) -> str:
-    """Give a starter its job. What was wrong, in words; empty once the script runs."""
+    """Give a starter or a spare its job. What was wrong, in words; empty once the interpreter runs. A spare says that it has
+    begun: its zygote may have the socket too, and hang."""
     loop = asyncio.get_running_loop()
     sent = socket.send_fds(end, [message], list(outputs))
     if sent < len(message):
         await loop.sock_sendall(end, memoryview(message)[sent:])
     problem = b""
-    while piece := await loop.sock_recv(end, 4096):
+    while problem != BEGUN and (piece := await loop.sock_recv(end, 4096)):
         problem += piece
     return problem.decode(errors="replace")
 

@@ -44,7 +44,7 @@ from taskyard.executor.lifeline import (
     Trouble,
 )
 from taskyard.executor.places import Place, remove
-from taskyard.executor.zygotes import Zygotes
+from taskyard.executor.zygotes import READY, Zygotes
 
 #: Seconds between two looks at the deadline, at most: timers stand still while the machine is suspended.
 LONGEST_LOOK = 1.0
@@ -57,8 +57,6 @@ REFILL_PAUSE = 0.1
 #: How often a folder is tried to be removed, and the seconds before each try: while there are attempts, and at the end.
 REMOVALS = 200
 CLEAN_PAUSE, LAST_CLEAN_PAUSE = 0.05, 0.005
-#: What a spare says, with its process, when it waits for its job.
-SPARE_READY = b"ready "
 RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes of one ru_maxrss
 
 
@@ -290,18 +288,23 @@ class Keeper:
             said = b""
         self._selector.unregister(end)
         held.end = None
-        if held.zygote:
-            held.cell.leader = _leader(said)
-        if not (held.cell.leader if held.zygote else said == starter.READY):
+        if not self._is_ready(held, said):
             end.close()
             self._unready(held, said.decode(errors="replace") or "it died")
             return
-        self._by_leader[held.cell.leader] = held
         held.cpu_before = held.cell.cpu_time() or 0.0
         pidfd = linux.open_pidfd(held.cell.leader)
         descriptors = (end.detach(),) if pidfd is None else (end.detach(), pidfd)
         ready = Ready(held.number, held.cell.leader, pidfd is not None, held.zygote, held.cell.user)
         self._lifeline.send(ready, descriptors)
+
+    def _is_ready(self, held: Held, said: bytes) -> bool:
+        if not held.zygote:
+            return said == starter.READY
+        held.cell.leader = leader = _leader(said)
+        if leader:
+            self._by_leader[leader] = held
+        return bool(leader)
 
     def _unready(self, held: Held, reason: str) -> None:
         if not held.zygote:
@@ -422,8 +425,8 @@ class Keeper:
 
 def _leader(said: bytes) -> int:
     """The process that has made itself ready. 0 where it says nothing of the kind, or is no child of ours."""
-    word, _, number = said.partition(b" ")
-    if word + b" " != SPARE_READY or not number.isdigit():
+    number = said.removeprefix(READY)
+    if number == said or not number.isdigit():
         return 0
     try:
         os.waitid(os.P_PID, int(number), os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import marshal
 import os
 from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
+
+import structlog
 
 from taskyard.executor import likeness
 from taskyard.executor.brood import Brood
@@ -15,12 +16,15 @@ from taskyard.executor.confinement import Confinement
 from taskyard.executor.fresh import FreshProcess, FreshRunner, mark_of
 from taskyard.executor.runner import CannotStart, Launch
 from taskyard.executor.slot_users import SlotUsers
-from taskyard.executor.starter import LENGTH, RLIMITS, give
+from taskyard.executor.starter import RLIMITS, give
 from taskyard.executor.tending import Claim, KeeperDied, Tender
+from taskyard.executor.zygotes import encoded
 from taskyard.task.model import StartedBy
 
 #: Seconds that all of it gets to end: a process that the kernel cannot end holds nothing up.
 END_TIMEOUT = 20.0
+
+log = structlog.get_logger()
 
 
 class Warmth(NamedTuple):
@@ -74,11 +78,11 @@ class WarmRunner(FreshRunner):
         await self._brood.until_ready()
 
     async def _start(self, launch: Launch, outputs: tuple[int, ...]) -> FreshProcess:
-        if not self._why_fresh(launch):
-            taken = await self._brood.take()
-            if taken is not None:
-                claim, how = taken
-                return await self._give_job(claim, how, launch, outputs)
+        if why := self._why_fresh(launch):
+            log.debug("started_fresh", why=why)
+        elif (taken := await self._brood.take()) is not None:
+            claim, how = taken
+            return await self._give_job(claim, how, launch, outputs)
         return await super()._start(launch, outputs)
 
     def _why_fresh(self, launch: Launch) -> str:
@@ -126,8 +130,7 @@ def _message(launch: Launch, rlimits: Mapping[str, int]) -> bytes:
         "mark": os.fsencode(mark_of(launch)),
         "rlimits": [(RLIMITS[name], amount) for name, amount in rlimits.items()],
     }
-    body = marshal.dumps(job, 2)
-    return LENGTH.pack(len(body)) + body
+    return encoded(job)
 
 
 def _beside(launch: Launch) -> list[str]:

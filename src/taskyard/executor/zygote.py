@@ -57,9 +57,9 @@ class A:
     x = 1.5
 def g(n): return [str(i) for i in range(n)], {i: i * i for i in range(n)}, sum(range(n)) / 7
 try:
-    A().f(1, a=2), g(20), sorted("rehearsal"), "a,b".split(","), b"x".decode(), int("12"), open(__file__)
+    A().f(1, a=2), g(20), sorted("rehearsal"), "a,b".split(","), b"x".decode(), int("12"), there_is_no_such_name
 except NameError:
-    del A, g
+    pass
 """
 _SET_PDEATHSIG, _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 1, 4, 38  # <linux/prctl.h>
 _SIGKILL = 9

@@ -16,6 +16,8 @@ from taskyard.executor.lifeline import Cold, Open, Warm
 
 PROGRAM = os.path.join(os.path.dirname(__file__), "zygote.py")
 LENGTH_BYTES = 8
+#: What a spare says, with its process, when it waits for its job; and before it closes the socket, when it is the script.
+READY, BEGUN = b"ready ", b"\0"
 #: A variable whose place in memory gets an attempt's own, so that they are found by those who look: the mark first of all.
 ROOM, ROOM_BYTES = b"TASKYARD_ROOM", 16384
 #: Bytes of what an interpreter says when it cannot even start.
@@ -137,9 +139,14 @@ class Zygotes:
             self._report(Warm(zygote.opened.zygote, warnings, message["loaded"]))
 
 
-def _send(control: socket.socket, message: Any, descriptors: tuple[int, ...] = ()) -> None:
+def encoded(message: Any) -> bytes:
+    """A message as zygotes and spares read it: the length, then the object in the form that every version of Python reads."""
     body = marshal.dumps(message, 2)
-    data = len(body).to_bytes(LENGTH_BYTES, "little") + body
+    return len(body).to_bytes(LENGTH_BYTES, "little") + body
+
+
+def _send(control: socket.socket, message: Any, descriptors: tuple[int, ...] = ()) -> None:
+    data = encoded(message)
     # Not waiting: a zygote that is stopped must not stop the keeper.
     sent = socket.send_fds(control, [data], list(descriptors), socket.MSG_DONTWAIT)
     if sent < len(data):
