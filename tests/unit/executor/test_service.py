@@ -15,6 +15,7 @@ import pytest
 
 from taskyard.errors import InvalidInput
 from taskyard.executor import service
+from taskyard.executor.disk import DiskWatch
 from taskyard.executor.removal import remove_tree
 from taskyard.executor.spool import Spool
 from taskyard.protocol.messages import (
@@ -217,7 +218,13 @@ class TestLimits:
         assert "limit of 2000000 bytes" in outcome.message
         assert outcome.last_lines == "full\n"
 
-    async def test_of_the_disk_when_it_has_ended(self, manager: Manager, executor: object) -> None:
+    async def test_of_the_disk_when_it_has_ended(
+        self, manager: Manager, executor: object, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def looks_at_nothing(watch: DiskWatch, over: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(DiskWatch, "watch", looks_at_nothing)  # while it runs: that could be fast enough to see it
         manager.send(run("open('much', 'wb').write(bytes(3_000_000))", limits=Limits(disk=2_000_000)))
         outcome = (await manager.finished()).outcome
         assert (outcome.reason, outcome.exit_code) == (Reason.LIMIT, 0)
