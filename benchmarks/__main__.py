@@ -1,39 +1,40 @@
-"""Run every benchmark. Exits with 1 where a demand is not met."""
+"""Run the benchmarks that are named, or all: ``python -m benchmarks [NAME ...]``. Exits with 1 where a demand is not met."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from benchmarks import latency, storm, throughput
+from benchmarks.figures import Figure
 from benchmarks.samples import machine
-from tests.acceptance.processes import Yard
 
-TOGETHER = "manager and API Server in one process (taskyard up)"
-FRESH = "the same, with a fresh interpreter for each attempt (--spares 0)"
-APART = "each component in a process of its own"
+BENCHMARKS: dict[str, Callable[[], Sequence[Figure]]] = {
+    "latency": latency.measure,
+    "throughput": throughput.measure,
+    "storm": storm.measure,
+}
+"""Each prints what it does and returns its figures, which are printed behind it. In the order in which they run."""
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; without one: all")
+    names = parser.parse_args().names
+    if unknown := set(names) - set(BENCHMARKS):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     print(machine())
-    with tempfile.TemporaryDirectory() as folder, Yard(Path(folder)) as yard:
-        yard.up(executors=2, slots=1)
-        met = latency.measure(yard.http_port, TOGETHER)
-        throughput.measure(yard.http_port, TOGETHER)
-    with tempfile.TemporaryDirectory() as folder, Yard(Path(folder), TASKYARD_SPARES="0") as yard:
-        yard.up(executors=2, slots=1)
-        latency.measure(yard.http_port, FRESH)
-        throughput.measure(yard.http_port, FRESH)
-    with tempfile.TemporaryDirectory() as folder, Yard(Path(folder)) as yard:
-        yard.manager()
-        yard.api()
-        yard.executor()
-        yard.executor()
-        latency.measure(yard.http_port, APART)
-        throughput.measure(yard.http_port, APART)
-    storm.measure()
-    return 0 if met else 1
+    figures: list[Figure] = []
+    for name, measure in BENCHMARKS.items():
+        if not names or name in names:
+            print(f"\n== {name}")
+            for figure in measure():
+                print(figure, flush=True)
+                figures.append(figure)
+    missed = [figure.name for figure in figures if not figure.met]
+    print(f"\n{'All that was asked for is met.' if not missed else 'Missed: ' + '; '.join(missed)}")
+    return 1 if missed else 0
 
 
 sys.exit(main())

@@ -16,6 +16,7 @@ import structlog
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
+from benchmarks.figures import Figure
 from tests.acceptance.processes import Yard
 from tests.acceptance.storm import TinyExecutor, dialling
 
@@ -23,17 +24,20 @@ EXECUTORS = 1000
 PATIENCE = 120.0
 
 
-def measure() -> None:
-    """Print the figures."""
+def measure() -> list[Figure]:
+    """Seconds until all are free."""
     # What a thousand executors log while their manager is away is not for reading.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    print(
+        f"Connect storm: {EXECUTORS} executors in one process, the manager in another; baseline: bare WebSockets, all open"
+    )
     bare = asyncio.run(_bare())
     with tempfile.TemporaryDirectory() as folder, Yard(Path(folder)) as yard:
         first, again = asyncio.run(_storm(yard))
-    print(f"\nConnect storm: {EXECUTORS} executors in one process, the manager in another")
-    print(f"bare WebSockets, all open:             {bare:6.2f} s")
-    print(f"all free, coming for the first time:   {first:6.2f} s; ratio {first / bare:.2f}")
-    print(f"all free again after a kill and start: {again:6.2f} s; ratio {again / bare:.2f} (jittered pauses included)")
+    return [
+        Figure("all free, coming for the first time", first, "s", baseline=bare),
+        Figure("all free again after a kill and start (pauses included)", again, "s", baseline=bare),
+    ]
 
 
 async def _storm(yard: Yard) -> tuple[float, float]:

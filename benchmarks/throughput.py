@@ -6,19 +6,22 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from benchmarks.figures import Figure
 from benchmarks.raw import Api, run_bare, submission
+from benchmarks.setups import SETUPS, SLOTS, running
 
 TASKS = 500
-SLOTS = 2
 
 
-def measure(port: int, title: str) -> None:
-    """Print the figures."""
-    bare = TASKS / _bare()
-    ours = TASKS / _batch(Api(port))
-    print(f"\nTasks per second, {TASKS} at once on {SLOTS} slots: {title}")
-    print(f"{'bare loops, ' + str(SLOTS) + ' side by side':<46} {bare:8.1f} /s")
-    print(f"{'POST /api/v2/tasks/batch to the last end':<46} {ours:8.1f} /s   ratio {ours / bare:.2f}")
+def measure() -> list[Figure]:
+    """Tasks per second, for each way to set Taskyard up."""
+    figures = []
+    for setup in SETUPS:
+        bare = TASKS / _bare()
+        with running(setup) as yard:
+            ours = TASKS / _batch(Api(yard.http_port))
+        figures.append(Figure(f"{TASKS} in one batch: {setup}", ours, "tasks/s", at_least=True, baseline=bare))
+    return figures
 
 
 def _bare() -> float:
