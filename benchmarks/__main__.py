@@ -6,13 +6,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import latency, storm, throughput
+from benchmarks import fleet, latency, manager, storm, throughput
 from benchmarks.figures import Figure
 from benchmarks.samples import machine
 
 BENCHMARKS: dict[str, Callable[[], Sequence[Figure]]] = {
     "latency": latency.measure,
     "throughput": throughput.measure,
+    "manager": manager.measure,
+    "fleet": fleet.measure,
     "storm": storm.measure,
 }
 """Each prints what it does and returns its figures, which are printed behind it. In the order in which they run."""

@@ -1,10 +1,9 @@
-"""A thousand executors that come at once, beside as many bare WebSockets of the same library in the same run."""
+"""The whole fleet comes at once, beside as many bare WebSockets of the same library in the same run."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import subprocess
 import sys
 import tempfile
@@ -12,55 +11,50 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import structlog
+import uvloop
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from benchmarks.figures import Figure
+from benchmarks.simulated import simulated
+from taskyard.link.descriptors import make_room
 from tests.acceptance.processes import Yard
-from tests.acceptance.storm import TinyExecutor, dialling
 
-EXECUTORS = 1000
-PATIENCE = 120.0
+EXECUTORS = 5000
+DEMAND, AIM = 10.0, 3.0
 
 
 def measure() -> list[Figure]:
     """Seconds until all are free."""
-    # What a thousand executors log while their manager is away is not for reading.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    print(
-        f"Connect storm: {EXECUTORS} executors in one process, the manager in another; baseline: bare WebSockets, all open"
-    )
-    bare = asyncio.run(_bare())
+    print(f"{EXECUTORS} executors in one process, the manager in another; baseline: as many bare WebSockets, all open")
+    bare = uvloop.run(_bare())
     with tempfile.TemporaryDirectory() as folder, Yard(Path(folder)) as yard:
-        first, again = asyncio.run(_storm(yard))
+        manager = yard.manager()
+        with simulated(yard.executor_port, EXECUTORS) as fleet:
+            began = fleet.go()
+            first = fleet.when("free") - began
+            manager.kill()
+            fleet.when("away")
+            began = time.monotonic()
+            yard.manager()
+            again = fleet.when("free") - began
     return [
-        Figure("all free, coming for the first time", first, "s", baseline=bare),
-        Figure("all free again after a kill and start (pauses included)", again, "s", baseline=bare),
+        Figure("connect storm: all free, coming for the first time", first, "s", DEMAND, AIM, baseline=bare),
+        Figure(
+            "connect storm: all free again after a kill (with the manager's start)", again, "s", DEMAND, baseline=bare
+        ),
     ]
 
 
-async def _storm(yard: Yard) -> tuple[float, float]:
-    manager = await asyncio.to_thread(yard.manager)
-    began = time.monotonic()
-    async with dialling(EXECUTORS, yard.executor_port) as storm:
-        await storm.until(_is_connected, PATIENCE)
-        first = time.monotonic() - began
-        manager.kill()
-        await storm.until(lambda executor: not executor.connected, PATIENCE)
-        await asyncio.to_thread(yard.manager)
-        return first, await storm.until(_is_connected, PATIENCE)
-
-
-def _is_connected(executor: TinyExecutor) -> bool:
-    return executor.connected
-
-
 async def _bare() -> float:
+    make_room(2 * EXECUTORS)
     with _bare_server() as port:
         began = time.monotonic()
         opened = await asyncio.gather(
-            *(connect(f"ws://127.0.0.1:{port}/", proxy=None, compression=None) for _ in range(EXECUTORS))
+            *(
+                connect(f"ws://127.0.0.1:{port}/", proxy=None, compression=None, open_timeout=60.0)
+                for _ in range(EXECUTORS)
+            )
         )
         took = time.monotonic() - began
         await asyncio.gather(*(connection.close() for connection in opened))
@@ -83,10 +77,11 @@ async def _serve_bare() -> None:
     async def session(connection: ServerConnection) -> None:
         await connection.wait_closed()
 
-    async with serve(session, "127.0.0.1", 0, compression=None, backlog=4096) as server:
+    make_room(EXECUTORS)
+    async with serve(session, "127.0.0.1", 0, compression=None, backlog=4096, open_timeout=60.0) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve_bare())
+    uvloop.run(_serve_bare())
