@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -183,6 +184,28 @@ def test_the_least_recently_used_is_removed_but_none_that_is_used(yard: Yard, cl
     assert not list(shelf.glob("*/"))
 
 
+def test_one_that_is_built_ahead_is_found_by_an_executor_that_runs(yard: Yard, client: Client, index: Index) -> None:
+    executor = yard.executor()
+    built = yard.cli("env", "build", "--with", "beta", "--json")
+    assert built.returncode == 0, built.stderr
+    path = json.loads(built.stdout)["path"]
+    asked = len(index.asked)
+    script = "import beta, sys, time; print(sys.prefix, flush=True); time.sleep(600)"
+    task = client.submit("s.py", script=script, requirements=["beta"])
+    said = next(chunk.data for chunk in client.logs(task.id) if chunk.data)
+    assert said.decode().strip() == path
+    (listed,) = json.loads(yard.cli("env", "ls", "--json").stdout)
+    assert (listed["asked"], listed["in_use"]) == (["beta"], True)
+    assert yard.cli("env", "rm", listed["key"]).returncode == 5
+    client.stop(task.id)
+    assert client.wait(task.id, timeout=60).state == "stopped"
+    assert executor.log.count('"environment_building"') == 0
+    assert len(index.asked) == asked
+    failed = yard.cli("env", "build", "--with", "beta>3")
+    assert failed.returncode == 1
+    assert b"only beta==2.0 is available" in failed.stderr
+
+
 @pytest.mark.skipif(
     os.geteuid() != 0 or not os.access(SYSTEM_PYTHON, os.X_OK), reason=f"needs root and {SYSTEM_PYTHON}"
 )
@@ -191,7 +214,7 @@ def test_where_slots_have_users_of_their_own_they_build_and_none_may_change_it(
 ) -> None:
     shelf = shelf_folders(ExecutorSettings(data_dir=tmp_path / "data"))[1]
     try:
-        yard.executor("--python", SYSTEM_PYTHON, "--slots", "2")
+        executor = yard.executor("--python", SYSTEM_PYTHON, "--slots", "2")
         script = """
 import gamma, os, sys
 changed = []
@@ -206,5 +229,12 @@ print([gamma.WHO, os.getuid(), os.stat(gamma.__file__).st_uid, changed])
         assert 57_000 <= built_by < 58_000
         assert 57_000 <= run_by < 58_000
         assert (owner, changed) == (0, [])
+        ahead = yard.cli("env", "build", "--with", "gamma", "--with", "alpha", "--python", SYSTEM_PYTHON, "--json")
+        assert ahead.returncode == 0, ahead.stderr
+        again = client.submit("s.py", script=script, requirements=["gamma", "alpha"], return_type="json")
+        built_by, _, owner, changed = client.result(again.id, timeout=60).value_as(list)
+        assert 57_000 <= built_by < 58_000
+        assert (owner, changed) == (0, [])
+        assert executor.log.count('"environment_building"') == 1
     finally:
         remove_tree(shelf)

@@ -22,11 +22,9 @@ from taskyard.errors import InvalidInput, TooLarge
 from taskyard.offers import LARGEST_AMOUNT
 from taskyard.protocol.messages import TaskDetail
 from taskyard.task.model import FileRef, Limits, Needs, ReturnType, Spec, SpecChange, thousandths
-from taskyard.task.requirements import requirements, script_needs
+from taskyard.task.requirements import LARGEST_SCRIPT, requirements, script_needs
 
 SCRIPT = "script.py"
-#: In a larger file nobody looks for metadata, in bytes.
-LARGEST_SCRIPT = 4 << 20
 #: Fields of a spec that are taken as they were given.
 _PLAIN = (
     *("env", "secrets", "timeout", "queue_timeout", "total_timeout", "grace"),

@@ -42,6 +42,7 @@ COMMANDS: tuple[tuple[str, str, Group], ...] = (
     ("drain", "executors:drain", EXECUTORS),
     ("undrain", "executors:undrain", EXECUTORS),
     ("forget", "executors:forget", EXECUTORS),
+    ("env", "env:app", EXECUTORS),
     ("up", "up:up", COMPONENTS),
     ("manager", "servers:manager", COMPONENTS),
     ("api", "servers:api", COMPONENTS),
@@ -69,7 +70,7 @@ USAGES = {
 GLOBAL_VALUED = frozenset({"--url", "--data-dir"})
 GLOBAL_FLAGS = frozenset({"--json"})
 #: Commands that are followed by one of their own.
-GROUPS = frozenset({"store", "token"})
+GROUPS = frozenset({"store", "token", "env"})
 #: Commands whose words after the script are the script's.
 WITH_SCRIPT = frozenset({"run", "submit"})
 

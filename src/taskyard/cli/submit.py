@@ -119,7 +119,7 @@ class What:
             given["resources"] = amounts(self.resource, "--resource")
         if self.limit:
             given["limits"] = amounts(self.limit, "--limit")
-        if needed := [*self.with_, *self._listed()]:
+        if needed := [*self.with_, *listed_in(self.requirements)]:
             given["requirements"] = needed
         if self.timeout is not None:
             given["timeout"] = self.timeout
@@ -137,15 +137,17 @@ class What:
             given["return_type"] = self.return_type
         return given
 
-    def _listed(self) -> tuple[str, ...]:
-        from taskyard.client.uploads import reading
-        from taskyard.task.requirements import requirements_file
 
-        if self.requirements is None:
-            return ()
-        with reading(self.requirements):
-            text = self.requirements.read_text(errors="replace")
-        return requirements_file(text)
+def listed_in(file: Path | None) -> tuple[str, ...]:
+    """The packages that a file of ``--requirements`` lists. ``InvalidInput``."""
+    from taskyard.client.uploads import reading
+    from taskyard.task.requirements import requirements_file
+
+    if file is None:
+        return ()
+    with reading(file):
+        text = file.read_text(errors="replace")
+    return requirements_file(text)
 
 
 def _is_sent(program: str) -> bool:

@@ -16,7 +16,7 @@ from taskyard.executor import users
 from taskyard.executor.building import Builder
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.interpreters import Interpreter, choose
-from taskyard.executor.shelf import ENVIRONMENT, Kept, Shelf
+from taskyard.executor.shelf import ENVIRONMENT, LOOK_AGAIN, Kept, Shelf
 from taskyard.executor.uv import BuildFailed, CannotBuild
 from taskyard.settings import ExecutorSettings
 from taskyard.task.model import Needs
@@ -24,6 +24,10 @@ from taskyard.task.requirements import requirements
 
 #: How often it is built again where it was removed before it could be used.
 TRIES = 3
+#: Looks at one that is there and cannot be taken: for a moment somebody else finds out whether it is used, or completes it.
+LOOKS = 5
+#: Characters of what was asked for that are kept for people.
+LONGEST_WORDS = 500
 
 log = structlog.get_logger()
 
@@ -84,7 +88,7 @@ class Environments:
         together, and it ends when nobody waits any more. ``BuildFailed``, ``CannotBuild``."""
         try:
             for _ in range(TRIES):
-                if (found := self._find(needs)) is not None:
+                if (found := await self._found(needs)) is not None:
                     return found
                 await self._built(needs)
         except OSError as error:
@@ -102,12 +106,23 @@ class Environments:
         """Remove what builds that were cut off have left, and what nobody uses and there is no room for."""
         await asyncio.to_thread(self._shelf.tidy)
 
-    def _find(self, needs: Needs) -> Environment | None:
+    def kept(self) -> tuple[Kept, ...]:
+        """Those that can be used here, the last used first."""
+        return tuple(
+            one for one in self._shelf.kept() if Interpreter(one.interpreter, one.version) in self._interpreters
+        )
+
+    async def _found(self, needs: Needs) -> Environment | None:
         digest = needs.digest
-        for kept in self._shelf.kept():
-            usable = digest in kept.requests and Interpreter(kept.interpreter, kept.version) in self._interpreters
-            if usable and (lock := self._shelf.take(kept.key)) is not None:
-                return Environment(kept, self._shelf.place(kept.key), lock)
+        for look in range(LOOKS):
+            if look:
+                await asyncio.sleep(LOOK_AGAIN)
+            usable = [one for one in self.kept() if digest in one.requests]
+            for one in usable:
+                if (lock := self._shelf.take(one.key)) is not None:
+                    return Environment(one, self._shelf.place(one.key), lock)
+            if not usable:
+                break
         return None
 
     async def _built(self, needs: Needs) -> None:
@@ -174,7 +189,14 @@ class Environments:
                     size=size,
                     built_at=time.time(),
                 )
-            self._shelf.complete(present, needs.digest)
+            self._shelf.complete(present, needs.digest, words(needs))
+
+
+def words(needs: Needs) -> str:
+    """What is asked for, for people."""
+    asked = ", ".join(needs.requirements) or "no packages"
+    said = f"{asked}; Python {needs.requires_python}" if needs.requires_python else asked
+    return said if len(said) <= LONGEST_WORDS else f"{said[: LONGEST_WORDS - 3]}..."
 
 
 def _key(resolved: str, interpreter: Interpreter) -> str:

@@ -18,6 +18,8 @@ from taskyard.errors import Conflict, IdentityShared, InvalidInput
 from taskyard.executor.linux import IS_LINUX
 from taskyard.folders import make_private
 
+#: Folders of the data directory, for executors and for those who build environments beside them.
+EXECUTORS, BUILDERS = "executors", "builders"
 MAX_ON_ONE_MACHINE = 10_000
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -32,16 +34,17 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def take(data_dir: Path, name: str) -> Iterator[Identity]:
+def take(data_dir: Path, name: str, kind: str = EXECUTORS) -> Iterator[Identity]:
     """Take the folder of the executor ``name``, or of the first that is free where the name is empty. ``Conflict`` where
-    another process has it, among them ``IdentityShared``, ``InvalidInput`` where the name cannot be a folder's."""
+    another process has it, among them ``IdentityShared``, ``InvalidInput`` where the name cannot be a folder's. Another
+    ``kind`` has a folder of its own for its names."""
     if name and not _SAFE_NAME.fullmatch(name):
         raise InvalidInput(
             f"{name!r} cannot be an executor's name: use letters, digits, '.', '_' and '-', first a letter or a digit"
         )
     names = [name] if name else _free_names()
     for candidate in names:
-        folder = data_dir / "executors" / candidate
+        folder = data_dir / kind / candidate
         make_private(folder)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:

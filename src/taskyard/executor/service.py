@@ -54,19 +54,17 @@ log = structlog.get_logger()
 async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> None:
     """Run an executor until ``stop`` is set; then end every attempt in order. ``Conflict`` where another executor has its
     name, ``InvalidInput`` where its settings cannot be."""
-    python = shutil.which(settings.python)
-    if python is None:
-        raise InvalidInput(f"{settings.python} is no program that can be run: give the interpreter with --python")
+    python = interpreter_of(settings)
     with identity.take(settings.data_dir, settings.name) as me, decide(settings, python, me) as confinement:
-        await _clear(confinement, earlier_folders(settings, me))
+        await clear(confinement, earlier_folders(settings, me))
         # Before there is a keeper: it kills what the slots' users run.
-        found = await interpreters.find(os.path.abspath(python), confinement.users[0].id if confinement.users else None)
+        found = await interpreters.find(python, confinement.users[0].id if confinement.users else None)
         repositories = Repositories(token, settings.download_timeout, settings.manager_host)
         removals = ThreadPoolExecutor(REMOVALS_AT_ONCE, "removal")
         try:
             environment = inherited(os.environ, own_user=bool(confinement.users))
             warmth = Warmth(settings.most_spares, settings.preloaded, environment)
-            async with open_runner(os.path.abspath(python), confinement, settings.slots, warmth) as runner:
+            async with open_runner(python, confinement, settings.slots, warmth) as runner:
                 environments = await open_environments(settings, confinement, runner, found)
                 tools = Tools(
                     environments=environments,
@@ -78,12 +76,16 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
                 await _serve(settings, token, me, confinement.attempts, tools, stop)
         finally:
             removals.shutdown(wait=False, cancel_futures=True)
-            try:
-                async with asyncio.timeout(CLEAR_TIMEOUT):
-                    await _clear(confinement, [confinement.attempts])
-            except TimeoutError:
-                log.error("processes_left", timeout=CLEAR_TIMEOUT)
+            await clear_last(confinement)
             await repositories.close()
+
+
+def interpreter_of(settings: ExecutorSettings) -> str:
+    """The path of the interpreter that runs the scripts. ``InvalidInput``."""
+    python = shutil.which(settings.python)
+    if python is None:
+        raise InvalidInput(f"{settings.python} is no program that can be run: give the interpreter with --python")
+    return os.path.abspath(python)
 
 
 async def open_environments(
@@ -100,7 +102,16 @@ async def open_environments(
     return environments
 
 
-async def _clear(confinement: Confinement, folders: Sequence[Path]) -> None:
+async def clear_last(confinement: Confinement) -> None:
+    """Clear at the end: a process that the kernel cannot end holds nothing up."""
+    try:
+        async with asyncio.timeout(CLEAR_TIMEOUT):
+            await clear(confinement, [confinement.attempts])
+    except TimeoutError:
+        log.error("processes_left", timeout=CLEAR_TIMEOUT)
+
+
+async def clear(confinement: Confinement, folders: Sequence[Path]) -> None:
     """Prove that no process of any attempt is left, and remove their files."""
     await kill_all(confinement.cells())
     for attempts in folders:

@@ -29,13 +29,15 @@ from taskyard.folders import make_private
 ENVIRONMENT = "env"
 #: Seconds between two looks whether another process has built it. The kernel tells nobody who waits asynchronously.
 LOOK_AGAIN = 0.2
+#: Requests that are remembered of one environment, the newest ones: each may be written in many ways.
+MOST_REQUESTS = 64
 
 log = structlog.get_logger()
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """A complete environment. ``requests`` are the digests of what was asked for that led to it, ``packages`` what was
-    resolved; ``size`` is in bytes, times are seconds since the epoch."""
+    """A complete environment. ``requests`` are the digests of what was asked for that led to it, ``asked`` says for people
+    what that was; ``packages`` are what was resolved; ``size`` is in bytes, times are seconds since the epoch."""
 
     key: str
     interpreter: str
@@ -45,6 +47,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     built_at: float
     used_at: float = 0.0
+    asked: dict[str, str] = {}
 
 
 class Shelf:
@@ -86,6 +89,14 @@ class Shelf:
             return None
         return lock
 
+    def is_used(self, key: str) -> bool:
+        """Whether somebody uses it now, or builds it. ``OSError``."""
+        lock = self._lock(key, fcntl.LOCK_EX)
+        if lock is None:
+            return True
+        os.close(lock)
+        return False
+
     @contextlib.asynccontextmanager
     async def building(self, key: str) -> AsyncIterator[Kept | None]:
         """Nobody else builds, uses or removes it meanwhile. What another has built while we waited for that. ``OSError``."""
@@ -107,9 +118,12 @@ class Shelf:
         if not remove_tree(self.place(key)):
             log.warning("environment_not_removed", key=key)
 
-    def complete(self, kept: Kept, request: str) -> None:
-        """It is there, for that request too. To be called while it is being built. ``OSError``."""
-        kept = msgspec.structs.replace(kept, requests=tuple(dict.fromkeys((*kept.requests, request))))
+    def complete(self, kept: Kept, request: str, words: str = "") -> None:
+        """It is there, for that request too, which is for people in ``words``. To be called while it is being built.
+        ``OSError``."""
+        requests = (*(one for one in kept.requests if one != request), request)[-MOST_REQUESTS:]
+        asked = {one: said for one in requests if (said := words if one == request else kept.asked.get(one, ""))}
+        kept = msgspec.structs.replace(kept, requests=requests, asked=asked)
         partial = self.folder / f"{kept.key}.part"
         partial.write_bytes(msgspec.json.encode(kept))
         os.replace(partial, self._marker(kept.key))

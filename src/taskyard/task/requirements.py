@@ -16,6 +16,8 @@ from taskyard.task.model import Needs
 
 MOST_REQUIREMENTS = 1000
 LONGEST_REQUIREMENT = 2000
+#: In a larger file nobody looks for metadata, in bytes.
+LARGEST_SCRIPT = 4 << 20
 #: Schemes of the addresses that a requirement may name. A path of the executor's own disk is none of the user's.
 SCHEMES = ("https:", "http:", "git+https:", "git+http:", "git+ssh:")
 
@@ -71,6 +73,14 @@ def script_needs(script: bytes) -> Needs:
     return Needs(requirements=requirements(dependencies), requires_python=_requires_python(metadata))
 
 
+def specifiers(text: str) -> str:
+    """Which Pythons are right (PEP 440), written as in the metadata of a script. ``InvalidInput``."""
+    try:
+        return str(SpecifierSet(text))
+    except InvalidSpecifier as error:
+        raise InvalidInput(f"{text[:80]!r} does not say which Pythons are right: give such as '>=3.11'") from error
+
+
 def fits(version: str, requires_python: str) -> bool:
     """Whether an interpreter of that version is one of those that are asked for. Peers say both: nonsense fits nothing."""
     try:
@@ -108,10 +118,6 @@ def _metadata(lines: list[bytes]) -> dict[str, Any]:
 def _requires_python(metadata: dict[str, Any]) -> str:
     said = metadata.get("requires-python", "")
     try:
-        return str(SpecifierSet(said)) if isinstance(said, str) else _refuse(said)
-    except InvalidSpecifier:
-        return _refuse(said)
-
-
-def _refuse(said: object) -> str:
-    raise InvalidInput(f"'requires-python' in the script is {str(said)[:80]!r}: give such as '>=3.11'")
+        return specifiers(said if isinstance(said, str) else repr(said))
+    except InvalidInput as error:
+        raise InvalidInput(f"'requires-python' in the script is {str(said)[:80]!r}: give such as '>=3.11'") from error
