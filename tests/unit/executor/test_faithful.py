@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
@@ -18,28 +15,12 @@ from taskyard.executor.confinement import Confinement
 from taskyard.executor.runner import Launch, Status
 from taskyard.executor.warm import WarmRunner, Warmth, open_runner
 from taskyard.task.model import Stream
+from tests.unit.executor.interpreters import INTERPRETERS
 
 pytestmark = pytest.mark.anyio
-OLDEST = (3, 9)
 ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", "LANG": "C.UTF-8"}
 
 
-def interpreters() -> dict[str, str]:
-    """Version -> path, of what a shell would find and what pyenv has installed."""
-    candidates = [sys.executable, *(str(path) for path in Path.home().glob(".pyenv/versions/*/bin/python3"))]
-    candidates += [path for minor in range(9, 16) if (path := shutil.which(f"python3.{minor}"))]
-    found: dict[str, str] = {}
-    for path in candidates:
-        say = "import sys; print(*sys.version_info[:2])"
-        done = subprocess.run([path, "-c", say], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            version = tuple(int(part) for part in done.stdout.split())
-            if version >= OLDEST:
-                found.setdefault(".".join(map(str, version)), path)
-    return found
-
-
-INTERPRETERS = interpreters()
 SCRIPTS: dict[str, str | bytes] = {
     "what is loaded": "import sys; print(sorted(sys.modules))",
     "its namespace": "print({name: value for name, value in globals().items()})",
