@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import fleet, latency, manager, storm, throughput
+from benchmarks import crowd, fleet, latency, manager, storm, throughput
 from benchmarks.figures import Figure
 from benchmarks.samples import machine
 
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[], Sequence[Figure]]] = {
     "manager": manager.measure,
     "fleet": fleet.measure,
     "storm": storm.measure,
+    "crowd": crowd.measure,
 }
 """Each prints what it does and returns its figures, which are printed behind it. In the order in which they run."""
 

@@ -26,11 +26,11 @@ def submission() -> dict[str, Any]:
 
 
 class Api:
-    """One keep-alive connection to the API Server on a port of this machine."""
+    """One keep-alive connection to the API Server on a port of this machine. ``fields`` are added to what is submitted."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, **fields: Any) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2 * WAIT)
-        self._body = json.dumps(submission())
+        self._body = json.dumps(submission() | fields)
 
     def submit_and_wait(self) -> None:
         """One request: the answer comes with the task's result."""
