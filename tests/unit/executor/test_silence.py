@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from taskyard.executor.zygotes import PROGRAM
-from tests.unit.executor.test_faithful import INTERPRETERS
+from tests.unit.executor.interpreters import INTERPRETERS
 
 #: The script is run as a spare would run it: what the zygote had is frozen.
 DRIVER = """
