@@ -6,12 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import crowd, fleet, latency, manager, storm, throughput
+from benchmarks import crowd, first_output, fleet, latency, manager, numpy_import, storm, throughput
 from benchmarks.figures import Figure
 from benchmarks.samples import machine
 
 BENCHMARKS: dict[str, Callable[[], Sequence[Figure]]] = {
     "latency": latency.measure,
+    "first-output": first_output.measure,
+    "numpy": numpy_import.measure,
     "throughput": throughput.measure,
     "manager": manager.measure,
     "fleet": fleet.measure,

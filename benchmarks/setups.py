@@ -17,9 +17,10 @@ SLOTS = 2
 
 
 @contextlib.contextmanager
-def running(setup: str) -> Iterator[Yard]:
-    """The yard of that title, ready for tasks."""
-    environment = {"TASKYARD_SPARES": "0"} if setup == FRESH else {}
+def running(setup: str, **environment: str) -> Iterator[Yard]:
+    """The yard of that title, ready for tasks; ``environment`` is added to that of each component."""
+    if setup == FRESH:
+        environment["TASKYARD_SPARES"] = "0"
     with tempfile.TemporaryDirectory() as folder, Yard(Path(folder), **environment) as yard:
         if setup == APART:
             yard.manager()
