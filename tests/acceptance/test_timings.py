@@ -22,6 +22,10 @@ def test_status_api_and_metrics_tell_how_an_attempt_went(shared_yard: Yard, tmp_
     assert timings["start"] <= timings["first_output"] <= timings["end"]
     assert 0 < timings["executor_start"] <= timings["executor_first_output"] <= timings["end"]
     assert timings["executor_start"] <= timings["executor_end"] <= timings["end"]
+    assert shared_yard.cli("run", "--fresh", "--name", "asked-for", str(script)).returncode == 0
+    _, fresh = shared_yard.curl_json("/api/v2/tasks/asked-for")
+    assert (fresh["fork"], fresh["started_by"]) == ("never", "fresh")
+    assert task["fork"] == "auto"
     _, attempts = shared_yard.curl_json("/api/v2/tasks/a-program/attempts")
     assert attempts["attempts"][0]["started_by"] == "program"
     shown = shared_yard.cli("status", "a-program").stdout.decode()

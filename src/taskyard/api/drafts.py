@@ -28,7 +28,7 @@ SCRIPT = "script.py"
 #: Fields of a spec that are taken as they were given.
 _PLAIN = (
     *("env", "secrets", "timeout", "queue_timeout", "total_timeout", "grace"),
-    *("retries", "max_losses", "priority", "labels"),
+    *("retries", "max_losses", "priority", "labels", "fork"),
 )
 
 

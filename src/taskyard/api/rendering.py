@@ -154,6 +154,7 @@ def _details(detail: TaskDetail) -> dict[str, Any]:
         "limits": limits_view(spec.limits),
         "requirements": spec.needs.requirements,
         "requires_python": spec.needs.requires_python,
+        "fork": spec.fork,
         "executor": _executor_of(task, attempt),
         "started_by": attempt.course.started_by if attempt is not None else "",
         "timings": timings(attempt) if attempt is not None else None,

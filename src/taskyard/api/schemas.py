@@ -11,6 +11,7 @@ from taskyard.api.amounts import LARGEST_SIZE, Amount, Size, as_bytes, size_sche
 from taskyard.api.command import LONGEST_COMMAND, LONGEST_WORD, MOST_WORDS
 from taskyard.api.names import LONGEST_PATH, NAME_PATTERN
 from taskyard.offers import LONGEST_LABEL, MOST_LABELS
+from taskyard.task.model import Fork
 from taskyard.task.requirements import LONGEST_REQUIREMENT, MOST_REQUIREMENTS
 
 _NO_NUL = r"^[^\x00]*$"
@@ -151,6 +152,10 @@ class SpecInput(Input):
         description="packages that the script needs, as in a requirements file; those in its own metadata (PEP 723) are "
         "added. It then runs in an environment that holds them and nothing else",
         examples=[["numpy>=2", "rich==14.0.0"]],
+    )
+    fork: Fork = Field(
+        "auto",
+        description="how the script's interpreter is started: 'never' gives it a fresh one, where 'auto' may fork a warm one",
     )
 
     @model_validator(mode="after")

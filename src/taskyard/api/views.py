@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from taskyard.task.model import Reason, ReturnType, StateName
+from taskyard.task.model import Fork, Reason, ReturnType, StateName
 
 TaskId = Annotated[str, Field(examples=["01900000-0000-7000-8000-000000000000"])]
 
@@ -113,6 +113,7 @@ class TaskView(TaskSummary):
     limits: LimitsView
     requirements: tuple[str, ...]
     requires_python: str
+    fork: Fork
     executor: ExecutorName | None
     started_by: str
     timings: TimingsView | None

@@ -184,6 +184,7 @@ def task(one: Task, at: datetime) -> None:
             ("limits", limits(one.limits)),
             ("requirements", ", ".join(one.requirements)),
             ("requires python", one.requires_python),
+            ("fork", one.fork if one.fork != "auto" else ""),
             ("environment", mapping(one.env)),
             ("secrets", ", ".join(one.secrets)),
             ("created", moment(one.created_at)),

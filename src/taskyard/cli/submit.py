@@ -71,6 +71,9 @@ class What:
     requirements: Annotated[
         Path | None, Parameter(help="A file that lists packages that it needs, one a line, as requirements.txt does.")
     ] = None
+    fresh: Annotated[
+        bool, Parameter(help="Start it in a fresh interpreter, also where a warm one is ready.", negative="")
+    ] = False
     timeout: Annotated[float | None, Parameter(help="Seconds that one run may take.")] = None
     queue_timeout: Annotated[float | None, Parameter(help="Seconds that it may wait for room, each time.")] = None
     total_timeout: Annotated[
@@ -121,6 +124,8 @@ class What:
             given["limits"] = amounts(self.limit, "--limit")
         if needed := [*self.with_, *listed_in(self.requirements)]:
             given["requirements"] = needed
+        if self.fresh:
+            given["fork"] = "never"
         if self.timeout is not None:
             given["timeout"] = self.timeout
         if self.queue_timeout is not None:

@@ -120,6 +120,7 @@ class Task(TaskSummary):
     limits: Limits = Limits()
     requirements: tuple[str, ...] = ()
     requires_python: str = ""
+    fork: str = "auto"
     peak_memory: int | None = None
     cpu_time: float | None = None
     measured_by: str = ""

@@ -11,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -48,6 +48,7 @@ class SpecOptions(TypedDict, total=False):
     resources: Mapping[str, float | str]
     limits: Mapping[str, float | str | None]
     requirements: Sequence[str]
+    fork: Literal["auto", "never"]
 
 
 class TaskOptions(SpecOptions, total=False):

@@ -231,6 +231,7 @@ class Execution:
                 folder=self._workspace.root,
                 mark=(OUTPUT_VARIABLE, str(self._workspace.output)),
                 interpreter="" if used is None else used.python,
+                fresh=self._run.spec.fork == "never",
             )
         )
         self._log.info("attempt_started", arguments=len(self._run.spec.arguments), files=len(self._run.spec.files))

@@ -19,7 +19,7 @@ class Launch(msgspec.Struct, frozen=True):
     attempt's own folder with all that it may write; where each slot has a user of its own, it becomes that user's. ``mark`` is
     a variable of the environment, and its value, that nobody else's has. Where it is ``direct``, ``arguments`` are a program
     and its own arguments: the program is found on the ``PATH`` of ``environment`` where its name has no slash.
-    ``interpreter`` is that of an environment; empty: the runner's own."""
+    ``interpreter`` is that of an environment; empty: the runner's own. ``fresh`` where it may not be a warm one."""
 
     arguments: tuple[str, ...]
     directory: Path
@@ -29,6 +29,7 @@ class Launch(msgspec.Struct, frozen=True):
     mark: tuple[str, str] = ("", "")
     direct: bool = False
     interpreter: str = ""
+    fresh: bool = False
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -89,6 +89,8 @@ class WarmRunner(FreshRunner):
         brood = self._brood
         if launch.direct:
             return "it is no script"
+        if launch.fresh:
+            return "the task asks for it"
         if launch.interpreter:
             return "it has an environment of its own"
         if not brood.is_warm:

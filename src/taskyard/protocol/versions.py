@@ -33,7 +33,7 @@ _NEW_WORDS: dict[int, dict[tuple[type[enum.StrEnum], str], enum.StrEnum]] = {
 #: By the version that brought them: fields of a spec that an older manager would ignore, and what it would run without.
 _NEW_FIELDS: dict[int, dict[str, Any]] = {
     2: {"limits": Limits(), "queue_timeout": None, "total_timeout": None},
-    PROGRAMS: {"program": False, "requirements": (), "script_needs": Needs()},
+    PROGRAMS: {"program": False, "requirements": (), "script_needs": Needs(), "fork": "auto"},
 }
 
 

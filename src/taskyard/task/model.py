@@ -15,6 +15,8 @@ import msgspec
 #: How a script was started: by a spare that had been forked ahead, by a fork of a warm interpreter, by a fresh interpreter, or
 #: as a program that is no script of Python's.
 StartedBy = Literal["spare", "fork", "fresh", "program"]
+#: Whether a script may be started by a fork of a warm interpreter, or gets a fresh one whatever is ready.
+Fork = Literal["auto", "never"]
 
 DEFAULT_NAMESPACE = "default"
 SLOTS = "slots"
@@ -130,7 +132,7 @@ class Spec(Record, kw_only=True):
     """What a task runs. ``arguments`` is what would follow ``python``; with ``program`` it is a program with its arguments,
     which is run directly. Timeouts are in seconds: ``timeout`` for one run, ``queue_timeout`` for each wait in the queue,
     ``total_timeout`` for the task as a whole, from its submit or start. ``requirements`` are packages that were asked for
-    beside the script, ``script_needs`` what the script itself says."""
+    beside the script, ``script_needs`` what the script itself says. ``fork`` says nothing to a program."""
 
     arguments: tuple[str, ...]
     program: bool = False
@@ -150,6 +152,7 @@ class Spec(Record, kw_only=True):
     limits: Limits = Limits()
     requirements: tuple[str, ...] = ()
     script_needs: Needs = Needs()
+    fork: Fork = "auto"
 
     @property
     def needs(self) -> Needs:
@@ -180,6 +183,7 @@ class SpecChange(Record, kw_only=True):
     limits: Limits | msgspec.UnsetType = msgspec.UNSET
     requirements: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     script_needs: Needs | msgspec.UnsetType = msgspec.UNSET
+    fork: Fork | msgspec.UnsetType = msgspec.UNSET
 
     def merged_into(self, spec: Spec) -> Spec:
         """The next revision of ``spec``."""

@@ -46,6 +46,7 @@ def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
         labels={"zone": "b"},
         resources={"cpus": 0.5, "memory": float(512 << 20), "tokens": 123456789.0, "small": 0.001, "none": 0.0},
         queue_timeout=65,
+        fork="never",
         limits=Limits(memory=512 << 20, cpus=0.5, processes=64),
         peak_memory=3 << 20,
         started_by="spare",
@@ -68,6 +69,7 @@ def test_one_task(capsys: pytest.CaptureFixture[str]) -> None:
     assert "labels zone=b" in shown
     assert "resources cpus=0.5, memory=512.0 MiB, tokens=123456789, small=0.001, none=0" in shown
     assert "queue timeout 1m05s" in shown
+    assert "fork never" in shown
     assert "limits memory=512.0 MiB, cpus=0.5, processes=64" in shown
     assert "peak memory 3.0 MiB" in shown
     assert "measured by cgroup: all its processes" in shown

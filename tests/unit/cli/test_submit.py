@@ -86,7 +86,7 @@ def test_everything_after_the_script_is_the_scripts(
     (script.parent / "data" / "x").write_text("y")
     options = (
         "-n hello -e A=1 --secret SECRET -l zone=b -r cpus=0.5 --timeout 9 --grace 1 --retries 2 --priority 3 -t json "
-        "--queue-timeout 8.5 --total-timeout 99 --limit memory=512MiB --limit processes=64 "
+        "--queue-timeout 8.5 --fresh --total-timeout 99 --limit memory=512MiB --limit processes=64 "
         f"--idempotency-key k --include {script.parent / 'data'}"
     )
     assert cli("submit", *options.split(), str(script), "6", "--url", "x", "--help", "--", "-h") == Exit.OK
@@ -104,6 +104,7 @@ def test_everything_after_the_script_is_the_scripts(
         "timeout": 9.0,
         "queue_timeout": 8.5,
         "total_timeout": 99.0,
+        "fork": "never",
         "grace": 1.0,
         "retries": 2,
         "priority": 3,

@@ -107,6 +107,16 @@ async def test_random_state_differs(tmp_path: Path) -> None:
     assert len({word for line in lines for word in line.split()}) == 12
 
 
+async def test_a_fresh_interpreter_that_the_task_asks_for(tmp_path: Path) -> None:
+    async with opened(tmp_path) as runner:
+        launch = Launch(("-c", "print(1)"), tmp_path, {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}, fresh=True)
+        script = Script(await runner.start(launch))
+        assert await script.line() == "1"
+        assert script.running.started_by == "fresh"
+        await script.running.gone()
+        script.close()
+
+
 async def test_an_attempt_outlives_its_zygote_and_another_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

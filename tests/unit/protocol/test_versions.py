@@ -213,6 +213,7 @@ def test_the_nearest_old_word_is_told_and_the_rest_is_kept() -> None:
         (1, {"queue_timeout": 1.0}),
         (1, {"total_timeout": 1.0}),
         (2, {"program": True}),
+        (2, {"fork": "never"}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else f"{value}",
 )

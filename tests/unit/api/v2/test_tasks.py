@@ -62,6 +62,7 @@ async def test_everything_that_can_be_said_of_a_task(http: httpx2.AsyncClient, m
         resources={"cpus": 0.5, "memory": "512MiB"},
         queue_timeout=60,
         total_timeout=0.5,
+        fork="never",
         limits={"memory": "512MiB", "cpus": 0.25, "processes": 64, "file_size": 10, "disk": "1GB", "open_files": None},
     )
     spec = manager.only().spec
@@ -77,6 +78,7 @@ async def test_everything_that_can_be_said_of_a_task(http: httpx2.AsyncClient, m
     assert spec.labels == {"zone": "b"}
     assert spec.resources == {"cpus": 500, "memory": (512 << 20) * 1000}
     assert (spec.queue_timeout, spec.total_timeout) == (60, 0.5)
+    assert (spec.fork, body["fork"]) == ("never", "never")
     assert spec.limits == Limits(memory=512 << 20, cpus=250, processes=64, file_size=10, disk=10**9)
     assert (body["queue_timeout"], body["total_timeout"]) == (60, 0.5)
     assert body["limits"] == {
@@ -268,6 +270,7 @@ async def test_multipart_with_a_spec(http: httpx2.AsyncClient, manager: Scripted
         ({"script": "1", "limits": {"open_files": 2}}, 422, "limits.open_files"),
         ({"script": "1", "limits": {"ram": 5}}, 422, "there is no limit 'ram', only memory, cpus, processes"),
         ({"script": "1", "limits": 5}, 422, "limits"),
+        ({"script": "1", "fork": "always"}, 422, "fork"),
         ({"script": "1", "queue_timeout": 0}, 422, "queue_timeout"),
         ({"script": "1", "total_timeout": 1e9}, 422, "total_timeout"),
         ({"script": "1", "unknown": 1}, 422, "unknown"),
@@ -498,6 +501,15 @@ async def test_update_replaces_limits_as_a_whole(http: httpx2.AsyncClient, manag
     ):
         assert (await http.patch(f"{TASKS}/one", json=change)).status_code == 200
         assert (manager.only().spec.limits, manager.only().spec.total_timeout) == (limits, total)
+
+
+async def test_update_takes_a_fresh_interpreter_back_only_where_it_says_so(
+    http: httpx2.AsyncClient, manager: ScriptedManager
+) -> None:
+    await create(http, name="one", fork="never")
+    for change, fork in (({"priority": 1}, "never"), ({"fork": "auto"}, "auto")):
+        assert (await http.patch(f"{TASKS}/one", json=change)).json()["fork"] == fork
+        assert manager.only().spec.fork == fork
 
 
 async def test_limits_come_in_a_form_too(http: httpx2.AsyncClient, manager: ScriptedManager) -> None:
