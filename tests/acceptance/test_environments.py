@@ -206,6 +206,21 @@ def test_one_that_is_built_ahead_is_found_by_an_executor_that_runs(yard: Yard, c
     assert b"only beta==2.0 is available" in failed.stderr
 
 
+def test_a_task_goes_to_the_executor_that_has_its_environment(yard: Yard, client: Client, tmp_path: Path) -> None:
+    folders = {name: str(tmp_path / name) for name in ("cold", "warm")}
+    assert yard.cli("env", "build", "--with", "beta", TASKYARD_DATA_DIR=folders["warm"]).returncode == 0
+    for name, folder in folders.items():
+        yard.executor("--name", name, TASKYARD_DATA_DIR=folder)
+    assert [(one.name, one.environments) for one in client.executors()] == [("cold", 0), ("warm", 1)]
+    forever = client.submit("s.py", script="import beta, time; time.sleep(600)", requirements=["beta"])
+    held_back = client.submit("s.py", script=SAYS, requirements=["beta"], return_type="text")
+    assert client.result(held_back.id, timeout=60).value == "['1.0', '2.0']\n"
+    ran_on = {name: client.get(task.id).executor for name, task in (("warm", forever), ("cold", held_back))}
+    assert [name for name, executor in ran_on.items() if executor is None or executor.name != name] == []
+    client.stop(forever.id)
+    assert client.wait(forever.id, timeout=60).state == "stopped"
+
+
 @pytest.mark.skipif(
     os.geteuid() != 0 or not os.access(SYSTEM_PYTHON, os.X_OK), reason=f"needs root and {SYSTEM_PYTHON}"
 )

@@ -246,4 +246,5 @@ def executor_view(executor: messages.ExecutorView) -> ExecutorView:
         running=tuple(
             RunningView(task_id=one.fence.task_id, name=one.name, attempt=one.fence.attempt) for one in executor.running
         ),
+        environments=executor.environments,
     )

@@ -270,7 +270,8 @@ class RunningView:
 @dataclass(frozen=True, kw_only=True)
 class ExecutorView:
     """``confinement`` names what holds an attempt's processes together; ``enforces`` says of each limit that can be enforced
-    there by which means. ``cordoned`` says why it gets no tasks for a while; empty where it gets them."""
+    there by which means. ``cordoned`` says why it gets no tasks for a while; empty where it gets them. ``environments`` counts
+    the requests for packages whose environment is there already."""
 
     id: str
     name: str
@@ -286,6 +287,7 @@ class ExecutorView:
     enforces: dict[str, str]
     last_heard: datetime | None
     running: tuple[RunningView, ...]
+    environments: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -246,7 +246,7 @@ def why(name: str, answer: Why) -> None:
 def executors(found: Sequence[Executor]) -> None:
     """A list of executors, how they hold their tasks, and why some of them are cordoned."""
     table(
-        ("NAME", "ID", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "RUNNING"),
+        ("NAME", "ID", "STATE", "SLOTS", "CPU", "MEMORY", "LABELS", "ENVIRONMENTS", "RUNNING"),
         (
             (
                 one.name or one.id,
@@ -256,6 +256,7 @@ def executors(found: Sequence[Executor]) -> None:
                 f"{one.usage.cpu_percent:.0f}%" if one.connected else "",
                 f"{size(one.usage.memory_used)} of {size(one.usage.memory_total)}" if one.usage.memory_total else "",
                 mapping(one.labels),
+                str(one.environments or ""),
                 ", ".join(held.name for held in one.running),
             )
             for one in found

@@ -254,7 +254,8 @@ class RunningTask(Answer):
 
 class Executor(Answer):
     """An executor as the manager sees it. ``confinement`` names what holds an attempt's processes together, ``enforces``
-    by which means each limit is enforced there. ``cordoned`` says why it gets no tasks for a while."""
+    by which means each limit is enforced there. ``cordoned`` says why it gets no tasks for a while. ``environments`` counts
+    the requests for packages whose environment is there already."""
 
     id: str
     name: str
@@ -270,3 +271,4 @@ class Executor(Answer):
     enforces: dict[str, str] = {}
     last_heard: datetime | None = None
     running: tuple[RunningTask, ...] = ()
+    environments: int = 0

@@ -26,6 +26,8 @@ from taskyard.task.requirements import requirements
 TRIES = 3
 #: Looks at one that is there and cannot be taken: for a moment somebody else finds out whether it is used, or completes it.
 LOOKS = 5
+#: Nanoseconds within which a file system may give two changes the same time, with room to spare.
+CLOCK_STEP = 100_000_000
 #: Characters of what was asked for that are kept for people.
 LONGEST_WORDS = 500
 
@@ -77,6 +79,9 @@ class Environments:
         self._builder = builder
         self._interpreters = tuple(interpreters)
         self._builds: dict[str, Build] = {}
+        self._seen = 0
+        #: Set where one was built or removed here.
+        self.changed = asyncio.Event()
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -101,6 +106,7 @@ class Environments:
         """It is used no more, and may be removed."""
         environment.release()
         await asyncio.to_thread(self._shelf.evict)
+        self.changed.set()
 
     async def tidy(self) -> None:
         """Remove what builds that were cut off have left, and what nobody uses and there is no room for."""
@@ -111,6 +117,19 @@ class Environments:
         return tuple(
             one for one in self._shelf.kept() if Interpreter(one.interpreter, one.version) in self._interpreters
         )
+
+    def digests(self) -> tuple[str, ...]:
+        """Of the requests that these are for. Blocks. ``OSError``."""
+        return tuple(dict.fromkeys(digest for one in self.kept() for digest in reversed(one.requests)))
+
+    def may_have_changed(self) -> bool:
+        """Whether one may have come or gone since this was asked last, here or by another process. ``changed`` is cleared."""
+        self.changed.clear()
+        stamp = self._shelf.stamp()
+        changed = stamp != self._seen
+        # Two changes may have the same time: what has just changed is to be looked at again.
+        self._seen = stamp if time.time_ns() - stamp > CLOCK_STEP else -1
+        return changed
 
     async def _found(self, needs: Needs) -> Environment | None:
         digest = needs.digest
@@ -168,6 +187,7 @@ class Environments:
             raise
         log.info("environment_built", digest=needs.digest, key=key, seconds=round(time.monotonic() - started, 3))
         await asyncio.to_thread(self._shelf.evict, key)
+        self.changed.set()
 
     async def _complete(
         self, key: str, needs: Needs, resolved: str, interpreter: Interpreter, builder: Builder

@@ -16,6 +16,7 @@ import structlog
 
 from taskyard.errors import InvalidInput
 from taskyard.executor import identity, interpreters, measure, uv
+from taskyard.executor.announcing import Announcer
 from taskyard.executor.artifacts import ArtifactUploader
 from taskyard.executor.building import Builder
 from taskyard.executor.confinement import Confinement, decide, earlier_folders
@@ -126,6 +127,9 @@ async def _serve(
     capacity = measure.capacity(settings)
     software = f"taskyard {version('taskyard')}, Python {platform.python_version()}, {platform.system()}"
 
+    announcer = Announcer(tools.environments)
+    await announcer.look()
+
     def hello() -> Hello:
         return Hello(
             token=token,
@@ -140,6 +144,7 @@ async def _serve(
             holds=performer.holds,
             finished=performer.finished,
             pythons=tools.environments.versions,
+            environments=announcer.introduce(),
         )
 
     def opened(link: Link[ExecutorMessage], welcome: Welcome) -> Session:
@@ -150,6 +155,7 @@ async def _serve(
             name=me.name,
             slots=settings.slots,
         )
+        announcer.opened(link, welcome.version)
         return performer.open(link, welcome)
 
     with contextlib.closing(Deliveries()) as deliveries:
@@ -163,7 +169,7 @@ async def _serve(
                 measure.usage,
                 longest_pause=settings.reconnect_longest,
             )
-            background = [tasks.create_task(dialling), tasks.create_task(performer.watch())]
+            background = [tasks.create_task(work) for work in (dialling, performer.watch(), announcer.run())]
             await stop.wait()
             log.info("draining", attempts=len(performer.holds))
             await performer.end()

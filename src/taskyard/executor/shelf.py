@@ -77,6 +77,13 @@ class Shelf:
         found = [kept for marker in self.folder.glob("*.json") if (kept := _read(marker)) is not None]
         return sorted(found, key=lambda kept: kept.used_at, reverse=True)
 
+    def stamp(self) -> int:
+        """When one was completed or removed last, in nanoseconds since the epoch; 0 where there was none yet. ``OSError``."""
+        try:
+            return self.folder.stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def take(self, key: str) -> int | None:
         """Use it: give the descriptor back to the system when it is used no more. None where it is not there."""
         lock = self._lock(key, fcntl.LOCK_SH)

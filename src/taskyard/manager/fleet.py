@@ -6,7 +6,8 @@ commit failed: reserved or held, the amounts are counted once, under the id of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -46,7 +47,7 @@ class Hold:
 class Executor:
     """An executor that the manager knows. ``draining`` is the user's wish, ``leaving`` the executor's own. Amounts are in
     thousandths; ``last_heard`` is in seconds since the epoch, for showing; ``version`` is that of the protocol that was agreed
-    on last, 0 before."""
+    on last, 0 before. ``environments`` are those of requests' digests whose environment it has."""
 
     executor_id: str
     name: str
@@ -61,6 +62,7 @@ class Executor:
     confinement: tuple[str, ...] = ()
     enforces: dict[str, str] = field(default_factory=dict)
     pythons: tuple[str, ...] = ()
+    environments: frozenset[str] = frozenset()
     cordon: Cordon = field(default_factory=Cordon)
     usage: Usage = field(default_factory=Usage)
     last_heard: float = 0.0
@@ -135,6 +137,7 @@ class Fleet:
         self._with_room: dict[str, Executor] = {}
         self._holder: dict[str, Executor] = {}
         self._able: dict[Requirement, dict[str, Executor]] = {}
+        self._keepers: dict[str, dict[str, Executor]] = {}
 
     def __len__(self) -> int:
         return len(self._executors)
@@ -164,6 +167,18 @@ class Fleet:
                 able[executor.executor_id] = executor
         self.refresh(executor)
 
+    def keeps(self, executor: Executor, environments: Iterable[str]) -> None:
+        """It has the environments of these requests now, and no others."""
+        now = frozenset(map(sys.intern, environments))  # many executors have the same
+        for digest in executor.environments - now:
+            keepers = self._keepers[digest]
+            del keepers[executor.executor_id]
+            if not keepers:
+                del self._keepers[digest]
+        for digest in now - executor.environments:
+            self._keepers.setdefault(digest, {})[executor.executor_id] = executor
+        executor.environments = now
+
     def refresh(self, executor: Executor) -> None:
         """To be called after a change of what decides whether it has room."""
         if executor.accepts_work and executor.free(SLOTS) > 0:
@@ -187,6 +202,7 @@ class Fleet:
         """Drop one that is away and holds nothing."""
         assert not executor.connected
         assert not executor.holds
+        self.keeps(executor, ())
         del self._executors[executor.executor_id]
         for able in self._able.values():
             able.pop(executor.executor_id, None)
@@ -201,21 +217,30 @@ class Fleet:
         return sum(executor.free(SLOTS) // 1000 for executor in self._with_room.values())
 
     def pick(self, requirement: Requirement, *, losses: int = 0, on_last_chance: bool = False) -> Executor | None:
-        """An executor with room. It goes to the end of the row, so that work is spread. A task that was lost before goes where
-        the tasks were lost least; never two on their last chance to one executor."""
+        """An executor with room, rather one that has the environment already. It goes to the end of the row, so that work is
+        spread. A task that was lost before goes where the tasks were lost least; never two on their last chance to one
+        executor."""
         able = self._able_to(requirement)
         row = able if len(able) < len(self._with_room) else self._with_room
-        fitting = (
-            executor
-            for executor in row.values()
-            if executor.can_take(requirement) and not (on_last_chance and executor.has_last_chance)
-        )
+        keepers = self._keepers.get(requirement.environment, {})
+
+        def can_take(executor: Executor) -> bool:
+            return executor.can_take(requirement) and not (on_last_chance and executor.has_last_chance)
+
         if losses:
-            chosen = min(fitting, key=lambda executor: executor.most_losses, default=None)
+            chosen = min(
+                filter(can_take, row.values()),
+                key=lambda executor: (executor.most_losses, executor.executor_id not in keepers),
+                default=None,
+            )
         else:
-            chosen = next(fitting, None)
+            few, many = (keepers, row) if len(keepers) < len(row) else (row, keepers)
+            warm = (executor for executor in few.values() if executor.executor_id in many and can_take(executor))
+            chosen = next(warm, None) or next(filter(can_take, row.values()), None)
         if chosen is not None:
-            row[chosen.executor_id] = row.pop(chosen.executor_id)
+            for one in (row, keepers):
+                if one.pop(chosen.executor_id, None) is not None:
+                    one[chosen.executor_id] = chosen
         return chosen
 
     def _able_to(self, requirement: Requirement) -> dict[str, Executor]:

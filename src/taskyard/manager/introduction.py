@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from taskyard.offers import flaw_of_amounts, flaw_of_labels
-from taskyard.protocol.messages import Hello
+from collections.abc import Sequence
 
-#: Characters of a name or an id, and of all that it says of its software and its means.
+from taskyard.offers import flaw_of_amounts, flaw_of_labels
+from taskyard.protocol.messages import MOST_ENVIRONMENTS, Hello
+
+#: Characters of a name, an id or a digest, and of all that it says of its software and its means.
 LONGEST_NAME = 100
 LONGEST_DESCRIPTION = 20_000
 
@@ -19,4 +21,13 @@ def flaw(hello: Hello) -> str:
     if (length := len(hello.software) + sum(map(len, means))) > LONGEST_DESCRIPTION:
         return f"what it says of itself has {length} characters: at most {LONGEST_DESCRIPTION} are allowed"
     offered = {name: amount / 1000 for name, amount in hello.capacity.items()}
-    return flaw_of_labels(hello.labels) or flaw_of_amounts(offered)
+    return flaw_of_labels(hello.labels) or flaw_of_amounts(offered) or flaw_of_environments(hello.environments)
+
+
+def flaw_of_environments(digests: Sequence[str]) -> str:
+    """The same of the environments that it says it has."""
+    if len(digests) > MOST_ENVIRONMENTS:
+        return f"it names {len(digests)} environments: at most {MOST_ENVIRONMENTS} are allowed"
+    if any(not 0 < len(digest) <= LONGEST_NAME for digest in digests):
+        return f"what it names is no environment: a digest has 1 to {LONGEST_NAME} characters"
+    return ""

@@ -202,6 +202,7 @@ class Nodes:
         executor.boot_id, executor.version = hello.boot_id, negotiated(hello)
         executor.connected, executor.leaving, executor.last_heard = True, False, self._wall()
         self._fleet.put(executor)
+        self._fleet.keeps(executor, hello.environments)
         return executor
 
     def _forget_some(self) -> None:

@@ -19,6 +19,7 @@ from taskyard.link.base import Link
 from taskyard.manager.cordons import Cordons
 from taskyard.manager.dispatcher import Dispatcher
 from taskyard.manager.fleet import Executor, Fleet
+from taskyard.manager.introduction import flaw_of_environments
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.metrics import Metrics
 from taskyard.protocol.messages import (
@@ -27,6 +28,7 @@ from taskyard.protocol.messages import (
     Draining,
     Finished,
     Heartbeat,
+    KeptEnvironments,
     ManagerMessage,
     Output,
     Rejected,
@@ -80,6 +82,12 @@ class Reports:
         executor.leaving = message.draining
         self._fleet.refresh(executor)
         self._dispatcher.dispatch()
+
+    def environments(self, executor: Executor, message: KeptEnvironments) -> None:
+        """What the executor has ready. ``ProtocolError`` where that cannot be."""
+        if said := flaw_of_environments(message.environments):
+            raise ProtocolError(said)
+        self._fleet.keeps(executor, message.environments)
 
     def started(self, executor_id: str, message: Started) -> Followup | None:
         if not self._is_own(executor_id, message.fence, "started"):

@@ -18,6 +18,7 @@ from taskyard.protocol.messages import (
     ExecutorReport,
     Finished,
     Heartbeat,
+    KeptEnvironments,
     ManagerMessage,
     Output,
     Rejected,
@@ -70,6 +71,8 @@ class ExecutorSession:
                 await self._follow(reports.stopped(executor.executor_id, message))
             case Draining():
                 reports.draining(executor, message)
+            case KeptEnvironments():
+                reports.environments(executor, message)
             case _:
                 assert_never(message)
 

@@ -236,6 +236,7 @@ def view_of(executor: Executor) -> ExecutorView:
         cordoned=executor.cordon.reason,
         last_heard=executor.last_heard,
         running=tuple(held),
+        environments=len(executor.environments),
     )
 
 

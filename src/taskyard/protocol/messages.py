@@ -27,7 +27,10 @@ from taskyard.task.model import (
 # What an introduction offers; the link fills it in. Their defaults there stay 1 for ever: that is what a peer of version 1
 # leaves out.
 OLDEST_VERSION = 1
-NEWEST_VERSION = 3
+NEWEST_VERSION = 4
+
+#: Of so many requests, at most, an executor says that it has their environments.
+MOST_ENVIRONMENTS = 256
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
@@ -83,7 +86,8 @@ class Hello(Message, tag="hello", kw_only=True):
     """An executor introduces itself. ``capacity`` is in thousandths. ``holds`` are attempts that it runs, ``finished``
     those whose outcome it keeps until it is acknowledged. ``boot_id`` differs for each start of the process. ``enforces``
     says of each limit that it can enforce by which means; an executor of version 1 says of none. ``pythons`` are the versions
-    of the interpreters that it can make environments of; one that can make none, or is older than version 3, has none."""
+    of the interpreters that it can make environments of; one that can make none, or is older than version 3, has none.
+    ``environments`` is as in ``KeptEnvironments``."""
 
     oldest_version: int = 1
     newest_version: int = 1
@@ -99,6 +103,7 @@ class Hello(Message, tag="hello", kw_only=True):
     holds: tuple[Fence, ...] = ()
     finished: tuple[Fence, ...] = ()
     pythons: tuple[str, ...] = ()
+    environments: tuple[str, ...] = ()
 
 
 class Started(Message, tag="started"):
@@ -144,8 +149,15 @@ class Draining(Message, tag="draining"):
     draining: bool = True
 
 
+class KeptEnvironments(Message, tag="kept_environments"):
+    """What has changed since ``Hello``: ``environments`` are the digests (:attr:`~taskyard.task.model.Needs.digest`) of all
+    requests whose environment it has now, :data:`MOST_ENVIRONMENTS` at most, the last used first."""
+
+    environments: tuple[str, ...] = ()
+
+
 # What the manager's handler of a session is told of; ``Hello`` comes before there is one.
-ExecutorReport = Heartbeat | Started | Output | Finished | Rejected | Stopped | Draining
+ExecutorReport = Heartbeat | Started | Output | Finished | Rejected | Stopped | Draining | KeptEnvironments
 ExecutorMessage = Hello | ExecutorReport
 
 
@@ -426,7 +438,8 @@ class Holding(Message):
 
 class ExecutorView(Message):
     """An executor as the manager sees it. Amounts are in thousandths; ``last_heard`` is the manager's wall clock.
-    ``cordoned`` says why it gets no attempts for a while; empty where it gets them."""
+    ``cordoned`` says why it gets no attempts for a while; empty where it gets them. ``environments`` counts the requests whose
+    environment it has."""
 
     executor_id: str
     name: str
@@ -442,6 +455,7 @@ class ExecutorView(Message):
     cordoned: str = ""
     last_heard: float = 0.0
     running: tuple[Holding, ...] = ()
+    environments: int = 0
 
 
 class Executors(Message):

@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from taskyard.errors import InvalidInput
-from taskyard.protocol.messages import NEWEST_VERSION, Call, ForgetExecutor, Run, Submit, UpdateTask
+from taskyard.protocol.messages import NEWEST_VERSION, Call, ForgetExecutor, KeptEnvironments, Run, Submit, UpdateTask
 from taskyard.task.model import Limits, Needs, Reason, Spec, SpecChange, StopCause
 
 T = TypeVar("T")
 
 #: The version from which on an executor can run another program than Python.
 PROGRAMS = 3
+#: The version from which on a manager reads which environments an executor has.
+ENVIRONMENTS = 4
 
 #: By the version that brought them: words, and the nearest one that the version before has. The type belongs to the key,
 #: since two words of different enumerations may be equal.
@@ -46,6 +48,8 @@ def readable(message: T, version: int) -> T:
         _check(message, version)
     if isinstance(message, Run) and message.spec.program and version < PROGRAMS:
         raise InvalidInput("the executor is of an older Taskyard, which runs Python's scripts only: upgrade it")
+    if isinstance(message, KeptEnvironments) and version < ENVIRONMENTS:
+        raise InvalidInput("the manager is older than this executor and does not know what environments are kept")
     words = {key: word for brought, new in _NEW_WORDS.items() if brought > version for key, word in new.items()}
     return _without(message, words)  # type: ignore[no-any-return]  # of the same type
 

@@ -96,7 +96,7 @@ def test_why(capsys: pytest.CaptureFixture[str]) -> None:
 def test_executors(capsys: pytest.CaptureFixture[str]) -> None:
     show.executors(
         [
-            Executor(id="1", name="a", connected=True, capacity={"slots": 2.0}, used={"slots": 1.0}),
+            Executor(id="1", name="a", connected=True, capacity={"slots": 2.0}, used={"slots": 1.0}, environments=3),
             Executor(id="2", name="b", connected=True, draining=True),
             Executor(id="3", name="", connected=False),
             Executor(
@@ -110,8 +110,8 @@ def test_executors(capsys: pytest.CaptureFixture[str]) -> None:
         ]
     )
     assert lines(capsys) == [
-        "NAME ID STATE SLOTS CPU MEMORY LABELS RUNNING",
-        "a 1 connected 1/2 0%",
+        "NAME ID STATE SLOTS CPU MEMORY LABELS ENVIRONMENTS RUNNING",
+        "a 1 connected 1/2 0% 3",
         "b 2 draining 0/0 0%",
         "3 3 away 0/0",
         "d 4 cordoned 0/0 0%",
@@ -127,7 +127,7 @@ def test_executors_that_are_alike_are_told_together(capsys: pytest.CaptureFixtur
     show.executors([Executor(id=str(n), name=f"e{n}", connected=True, enforces={"cpus": "cgroup"}) for n in range(7)])
     assert lines(capsys)[-2:] == ["EXECUTORS CONFINEMENT ENFORCES", "e0, e1, e2, e3, e4 and 2 more cpus (cgroup)"]
     show.executors([Executor(id="1", name="a", connected=True)])
-    assert lines(capsys) == ["NAME ID STATE SLOTS CPU MEMORY LABELS RUNNING", "a 1 connected 0/0 0%"]
+    assert lines(capsys) == ["NAME ID STATE SLOTS CPU MEMORY LABELS ENVIRONMENTS RUNNING", "a 1 connected 0/0 0%"]
 
 
 def test_what_a_task_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

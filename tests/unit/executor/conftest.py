@@ -36,6 +36,8 @@ from taskyard.protocol.messages import (
 )
 from taskyard.settings import MIB, ExecutorSettings
 from taskyard.task.model import Fence, FileRef, Spec, Stream
+from tests.packages import Index, wheel
+from tests.packages import serving as serving_packages
 
 T = TypeVar("T")
 GENERATION = "generation-1"
@@ -228,6 +230,15 @@ async def executor(manager: Manager, settings: ExecutorSettings) -> AsyncIterato
     async with executing(settings) as stop:
         await manager.until(lambda: manager.links)
         yield stop
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    """What uv takes packages from: ``alpha``, and ``beta``, which needs it."""
+    with serving_packages(dict([wheel("alpha", "1.0"), wheel("beta", "2.0", requires=("alpha",))])) as index:
+        for name, value in index.variables.items():
+            monkeypatch.setenv(name, value)
+        yield index
 
 
 class Repository(ThreadingHTTPServer):

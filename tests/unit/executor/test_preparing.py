@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,9 @@ from taskyard.executor.removal import remove_tree
 from taskyard.executor.shelf import Kept, Shelf
 from taskyard.settings import ExecutorSettings
 from taskyard.task.model import Needs
-from tests.packages import Index, serving, wheel
+from tests.packages import Index
 
 BETA = Needs(requirements=("beta",))
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    with serving(dict([wheel("alpha", "1.0"), wheel("beta", "2.0", requires=("alpha",))])) as index:
-        for name, value in index.variables.items():
-            monkeypatch.setenv(name, value)
-        yield index
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from taskyard.protocol.messages import (
     GetMetrics,
     GetTask,
     Heartbeat,
+    KeptEnvironments,
     ListAttempts,
     ListEvents,
     ListExecutors,
@@ -67,7 +68,9 @@ class World:
     def report(self, executor_id: str) -> ExecutorReport:
         rng, fence = self.rng, self.fence(executor_id)
         written = self.written.get(fence, 0)
-        match rng.randrange(9):
+        match rng.randrange(10):
+            case 9:
+                return KeptEnvironments(environments=tuple(rng.sample(("a", "b", "c"), rng.randrange(4))))
             case 0:
                 return Heartbeat(number=rng.randrange(9))
             case 1 | 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -219,8 +220,87 @@ def test_who_is_long_gone_is_forgotten() -> None:
     assert fleet.get("gone") is None
 
 
+def packages(digest: str) -> Requirement:
+    return Requirement(environment=digest)
+
+
+def builder(executor_id: str, *, connected: bool = True, slots: int = 2) -> Executor:
+    one = executor(executor_id, connected=connected, slots=slots)
+    one.pythons = ("3.11.7",)
+    return one
+
+
+def test_who_has_the_environment_is_preferred_and_nobody_waits_for_it() -> None:
+    first, second, third = builder("e1"), builder("e2"), builder("e3", slots=1)
+    fleet = fleet_of(first, second, third)
+    fleet.keeps(third, ["a", "b"])
+    assert fleet.pick(packages("a")) is third
+    assert fleet.pick(packages("c")) is first
+    assert fleet.pick(requirement()) is second
+    take(fleet, third, "t1")
+    assert fleet.pick(packages("a")) is first, "it is not held back"
+    fleet.keeps(second, ["a"])
+    assert [fleet.pick(packages("a")) for _ in range(2)] == [second, second]
+
+
+def test_those_who_have_it_take_turns() -> None:
+    executors = [builder(f"e{number}") for number in range(4)]
+    fleet = fleet_of(*executors)
+    for one in executors[:2]:
+        fleet.keeps(one, ["a"])
+    assert [fleet.pick(packages("a")) for _ in range(4)] == executors[:2] * 2
+    for one in executors:
+        fleet.keeps(one, ["a"])
+    assert {one.executor_id for one in (fleet.pick(packages("a")) for _ in range(4)) if one} == {"e0", "e1", "e2", "e3"}
+
+
+def test_an_environment_that_is_gone_is_not_looked_for() -> None:
+    first, second = builder("e1"), builder("e2")
+    fleet = fleet_of(first, second)
+    fleet.keeps(second, ["a", "b"])
+    fleet.keeps(second, ["b"])
+    assert fleet.pick(packages("a")) is first
+    second.connected = False
+    fleet.refresh(second)
+    assert fleet.pick(packages("b")) is first
+    fleet.remove(second)
+    assert fleet._keepers == {}
+
+
+def test_a_task_that_was_lost_goes_where_least_was_lost_before_it_goes_where_its_environment_is() -> None:
+    risky, safe, warm = builder("e1"), builder("e2"), builder("e3")
+    fleet = fleet_of(risky, safe, warm)
+    fleet.keeps(risky, ["a"])
+    fleet.keeps(warm, ["a"])
+    fleet.reserve(risky, Hold("t1", "", requirement(), losses=2))
+    assert fleet.pick(packages("a"), losses=1) is warm
+
+
+def test_where_all_who_have_it_are_busy_they_are_not_asked_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, free = [builder(f"e{number}", slots=1) for number in range(100)], builder("free")
+    fleet = fleet_of(*busy, free)
+    for number, one in enumerate(busy):
+        fleet.keeps(one, ["a"])
+        take(fleet, one, f"t{number}")
+    asked: list[Executor] = []
+    can_take = Executor.can_take
+
+    def counted(one: Executor, needs: Requirement) -> bool:
+        asked.append(one)
+        return can_take(one, needs)
+
+    monkeypatch.setattr(Executor, "can_take", counted)
+    assert fleet.pick(packages("a")) is free
+    assert asked == [free]
+
+
 AMOUNTS = st.integers(0, 3000)
-REQUIREMENTS = st.builds(lambda slots, cpus: requirement(max(1, slots), cpus=cpus), AMOUNTS, AMOUNTS)
+REQUIREMENTS = st.builds(
+    lambda slots, cpus, digest: msgspec.structs.replace(requirement(max(1, slots), cpus=cpus), environment=digest),
+    AMOUNTS,
+    AMOUNTS,
+    st.sampled_from(["", "a", "b", "c"]),
+)
 
 
 class FleetMachine(RuleBasedStateMachine):
@@ -228,7 +308,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fleet = fleet_of(*(executor(f"e{number}", connected=False) for number in range(3)))
+        self.fleet = fleet_of(*(builder(f"e{number}", connected=False) for number in range(3)))
         self.held: list[tuple[Executor, Hold]] = []
         self.given_back: list[Hold] = []
         self.count = 0
@@ -236,8 +316,9 @@ class FleetMachine(RuleBasedStateMachine):
     @rule(needs=REQUIREMENTS)
     def place(self, needs: Requirement) -> None:
         able = [one for one in self.fleet if one.can_take(needs)]
+        warm = [one for one in able if needs.environment in one.environments]
         found = self.fleet.pick(needs)
-        assert (found in able) if able else (found is None)
+        assert (found in (warm or able)) if able else (found is None)
         if found is not None:
             self.count += 1
             hold = Hold(f"t{self.count}", "", needs)
@@ -262,6 +343,12 @@ class FleetMachine(RuleBasedStateMachine):
         assert one is not None
         setattr(one, flag, value)
         self.fleet.refresh(one)
+
+    @rule(number=st.integers(0, 2), digests=st.sets(st.sampled_from("ab")))
+    def keep(self, number: int, digests: set[str]) -> None:
+        one = self.fleet.get(f"e{number}")
+        assert one is not None
+        self.fleet.keeps(one, digests)
 
     @invariant()
     def every_amount_is_held_by_somebody(self) -> None:

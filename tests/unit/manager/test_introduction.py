@@ -19,8 +19,11 @@ from tests.unit.manager.yard import Yard
         ({"name": "n" * 101}, "its name has 101 characters"),
         ({"boot_id": "n" * 101}, "its boot_id has 101 characters"),
         ({"software": "n" * 20_000, "enforces": {"memory": "x"}}, "what it says of itself has 20007 characters"),
+        ({"environments": ("d",) * 257}, "it names 257 environments: at most 256"),
+        ({"environments": ("d" * 101,)}, "what it names is no environment"),
+        ({"environments": ("",)}, "what it names is no environment"),
     ],
-    ids=range(6),
+    ids=range(9),
 )
 async def test_what_cannot_be_is_refused(yard: Yard, hello: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInput, match=f"cannot be let in: {says}"):

@@ -16,7 +16,9 @@ from taskyard.protocol.messages import (
     ExecutorReport,
     GetMetrics,
     Heartbeat,
+    KeptEnvironments,
     Kill,
+    ListExecutors,
     Output,
     ReadOutput,
     Rejected,
@@ -35,6 +37,7 @@ from taskyard.task.model import (
     Failed,
     Fence,
     Finished,
+    Needs,
     Reason,
     Running,
     Scheduled,
@@ -155,6 +158,26 @@ async def test_who_is_draining_gets_nothing_until_it_takes_tasks_again(yard: Yar
     assert peer.runs() == []
     await peer.says(Draining(draining=False))
     assert len(peer.runs()) == 1
+
+
+async def test_a_task_goes_where_its_environment_is(yard: Yard) -> None:
+    cold, warm = [await yard.connect(name, slots=2, pythons=("3.11.7",)) for name in ("e1", "e2")]
+    needs = Needs(requirements=("numpy",))
+    await warm.says(KeptEnvironments(environments=(needs.digest,)))
+    for name in ("one", "two", "three"):
+        await yard.submit(name, requirements=needs.requirements)
+    assert (len(cold.runs()), len(warm.runs())) == (1, 2)
+    assert (await yard.handler.call(ListExecutors())).executors[1].environments == 1
+    await warm.says(KeptEnvironments())
+    assert warm.executor.environments == frozenset()
+
+
+async def test_environments_that_cannot_be_end_the_session(yard: Yard) -> None:
+    peer = await yard.connect()
+    for nonsense in (("d",) * 257, ("d" * 101,), ("",)):
+        with pytest.raises(ProtocolError, match="environment"):
+            await peer.session.received(KeptEnvironments(environments=nonsense))
+    assert peer.executor.environments == frozenset()
 
 
 # --- what is not its own ----------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from taskyard.protocol.messages import (
     ExecutorMessage,
     Finished,
     ForgetExecutor,
+    KeptEnvironments,
     ManagerApiMessage,
     ManagerMessage,
     Run,
@@ -163,7 +164,10 @@ def test_the_record_holds_every_message_and_word_of_version_1() -> None:
     ("direction", "kind"), [(direction, kind) for direction, union in UNIONS.items() for kind in get_args(union)]
 )
 def test_no_message_to_version_1_holds_a_word_that_it_does_not_know(direction: str, kind: type[msgspec.Struct]) -> None:
-    assert kind.__name__ in MESSAGES_OF_1[direction], "a new message is sent only where its version was agreed"
+    if kind.__name__ not in MESSAGES_OF_1[direction]:
+        with pytest.raises(InvalidInput, match="is older"):
+            readable(structs(kind)[0], 1)
+        return
     for message in structs(kind):
         try:
             told = readable(message, 1)
@@ -235,6 +239,13 @@ def test_no_old_executor_is_sent_a_program_that_it_would_give_to_python() -> Non
         script = Run(fence=fence, name="n", spec=Spec(arguments=("job.py",)))
         assert readable(script, version) == script
     assert readable(program, 3) is program
+
+
+def test_an_old_manager_is_not_told_of_environments() -> None:
+    message = KeptEnvironments(environments=("a",))
+    with pytest.raises(InvalidInput, match="the manager is older"):
+        readable(message, 3)
+    assert readable(message, 4) is message
 
 
 def test_an_old_manager_is_not_asked_to_forget_an_executor() -> None:

@@ -127,6 +127,7 @@ async def test_executors(http: httpx2.AsyncClient, manager: ScriptedManager) -> 
             confinement=("cgroup",),
             enforces={"memory": "cgroup"},
             cordoned="3 attempts in a row could not be started",
+            environments=3,
             running=(Holding(fence=Fence("g", "t", 1), name="one"),),
         )
     ]
@@ -137,6 +138,7 @@ async def test_executors(http: httpx2.AsyncClient, manager: ScriptedManager) -> 
     assert body["running"] == [{"task_id": "t", "name": "one", "attempt": 1}]
     assert (body["confinement"], body["enforces"]) == (["cgroup"], {"memory": "cgroup"})
     assert body["cordoned"] == "3 attempts in a row could not be started"
+    assert body["environments"] == 3
     assert body["last_heard"] == "2023-11-14T22:13:20Z"
     assert (await http.post("/api/v2/executors/first/drain")).json()["draining"] is True
     assert (await http.post("/api/v2/executors/e1/undrain")).json()["draining"] is False
