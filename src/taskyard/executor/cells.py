@@ -69,7 +69,9 @@ class Cell:
 
     def holds(self, membership: str) -> bool:
         """Whether a process with this content of ``/proc/<pid>/cgroup`` is in it."""
-        return any(f"/{os.path.basename(place.folder)}/{self.name}" in membership for place in self.places)
+        names = [f"/{os.path.basename(place.folder)}/{self.name}/" for place in self.places]
+        paths = [f"{line.removesuffix(' (deleted)')}/" for line in membership.splitlines()]
+        return any(name in path for name in names for path in paths)
 
     def _family(self) -> set[int]:
         return family(self.leader, self._adopter, self.mark)

@@ -4,8 +4,9 @@
     zygote ── fork ─► midwife ── fork ─► spare, which is the keeper's child as soon as the midwife has ended
     executor ── the job, and the descriptors for its output ─► spare, which becomes the script
 
-Runs alone, as a file, in any CPython from 3.9 on, with nothing but the standard library, and one thread. It uses modules that
-a bare interpreter has not got loaded, and hides them again: the script shall find what a bare interpreter would have.
+Runs as a file, with ``silence.py`` beside it, in any CPython from 3.9 on, with nothing but the standard library, and one
+thread. It uses modules that a bare interpreter has not got loaded, and hides them again: the script shall find what a bare
+interpreter would have.
 
 What goes over the sockets is a length in eight bytes and an object of :mod:`marshal`; paths and texts are the system's bytes.
 """
@@ -22,11 +23,8 @@ import time  # noqa: E402
 
 _BARE = set(sys.modules) - {"__future__"}
 
-import _io  # noqa: E402
+import _signal  # type: ignore[import-not-found]  # noqa: E402
 import _socket  # noqa: E402
-import _thread  # noqa: E402
-import _warnings  # noqa: E402
-import _weakref  # noqa: E402
 import array  # noqa: E402
 import gc  # noqa: E402
 import resource  # noqa: E402
@@ -36,13 +34,17 @@ try:
 except ImportError:  # this interpreter was built without it: the kernel's last safety nets are not spread
     ctypes = None  # type: ignore[assignment]
 
-for _name in set(sys.modules) - _BARE:
-    del sys.modules[_name]
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
+
+    from taskyard.executor.silence import Silence
+else:
+    from silence import Silence  # it lies beside this file
+
+for _name in set(sys.modules) - _BARE:
+    del sys.modules[_name]
 
 _libc = ctypes.CDLL(None) if ctypes else None
 #: The keeper knows them as the same.
@@ -53,6 +55,14 @@ LENGTH_BYTES = 8
 MAX_DESCRIPTORS = 2
 #: Modules that leave threads behind which are known to survive a fork: OpenBLAS ends its own before, and starts them after.
 SAFE_THREADS = {"numpy"}
+_TASKS, _DESCRIPTORS = "/proc/self/task", "/proc/self/fd"
+#: How the signals are handled that the zygote and its spares do not see: whoever sends them to all means the executor.
+_LATE_SIGNALS = {
+    _signal.SIGTERM: _signal.SIG_DFL,
+    _signal.SIGHUP: _signal.SIG_DFL,
+    _signal.SIGINT: _signal.default_int_handler,
+}
+_SIGNALS = {_one: _signal.getsignal(_one) for _one in _signal.valid_signals()}
 #: A little of what scripts do.
 REHEARSAL = """
 import sys
@@ -65,30 +75,6 @@ try:
 except NameError:
     pass
 """
-#: Modules in C of which no object does anything that can be seen when it goes, unless its type has a finalizer.
-SILENT_MODULES = """
-    __main__ _abc _ast _bisect _blake2 _bz2 _codecs _collections _contextvars _csv _datetime _decimal _functools _hashlib
-    _heapq _imp _io _json _locale _lsprof _lzma _md5 _opcode _operator _pickle _posixsubprocess _queue _random _sha1 _sha2
-    _sha256 _sha3 _sha512 _signal _socket _sre _stat _statistics _string _struct _symtable _thread _tokenize _tracemalloc
-    _typing _uuid _warnings _weakref _zoneinfo array atexit binascii builtins cmath errno fcntl gc grp io itertools marshal
-    math posix pwd resource select sys time unicodedata zlib
-"""
-#: The loaders of modules that are written in Python.
-LOADERS_OF_PYTHON = {
-    "SourceFileLoader",
-    "SourcelessFileLoader",
-    "FrozenImporter",
-    "NamespaceLoader",
-    "_NamespaceLoader",
-}
-#: What weak references of the standard library's own collections call: what is written there, and what is called so.
-SILENT_CALLBACKS = {"_weakrefset", "weakref", "_destroy"}
-#: More objects than that are not looked through one by one.
-MANY_OBJECTS = 50_000
-_HAS_GC = 1 << 14  # of type.__flags__: the garbage collector knows of the type's objects
-_BASES, _NAMES, _FLAGS = (type.__dict__[name].__get__ for name in ("__mro__", "__dict__", "__flags__"))
-_FILES = {_io.FileIO, _io.BufferedReader, _io.BufferedWriter, _io.BufferedRandom, _io.TextIOWrapper}
-_CALLBACK = _weakref.ReferenceType.__dict__["__callback__"].__get__
 _SET_PDEATHSIG, _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 1, 4, 38  # <linux/prctl.h>
 _SIGKILL = 9
 #: The variable of the zygote's own environment whose place in memory gets the script's variables.
@@ -175,26 +161,66 @@ def serve(descriptor: int) -> dict[str, Any]:
 
 def _warm_up(preload: list[str]) -> dict[str, Any]:
     """Import what is to be imported ahead. ``warnings`` has a sentence for each module that could not be, ``loaded`` the top
-    names of what a bare interpreter has not got loaded. ``unsafe`` is a module that left a thread: nobody can take that
-    back, and the keeper begins again without it."""
+    names of what a bare interpreter has not got loaded. ``unsafe`` is a module that ``leaves`` a thread, or a file open that
+    all attempts would share: nobody can take that back, and the keeper begins again without it."""
     warnings = []
+    safe = Safe()
     sys.path[0] = os.path.join(sys.path[0], "nowhere")  # what lies beside this file is nothing to import
     for name in preload:
-        before = _threads()
+        threads, files, handlers = _count(_TASKS) - safe.threads, _count(_DESCRIPTORS), _handlers()
         try:
-            __import__(name)
+            safe.load(name)
         except BaseException as error:
             warnings.append(f"{name} could not be imported ahead: {type(error).__name__}: {error}")
-        if _threads() > before and name not in SAFE_THREADS:
-            return {"unsafe": name}
+        gc.collect()
+        if _count(_TASKS) - safe.threads > threads:
+            return {"unsafe": name, "leaves": "a thread running"}
+        if _count(_DESCRIPTORS) > files:
+            return {"unsafe": name, "leaves": "a file open"}
+        if _handlers() > handlers:
+            warnings.append(f"what {name} has registered with atexit is not run at the end of a script")
     return {"warnings": warnings, "loaded": sorted({name.partition(".")[0] for name in set(sys.modules) - _BARE})}
 
 
-def _threads() -> int:
+class Safe:
+    """Imports, and counts the threads of modules that are known to be safe, whoever imports them."""
+
+    def __init__(self) -> None:
+        self.threads = 0
+        self._import = __import__
+
+    def load(self, name: str) -> None:
+        builtins: Any = sys.modules["builtins"]
+        builtins.__import__ = self._watched
+        try:
+            builtins.__import__(name)
+        finally:
+            builtins.__import__ = self._import
+
+    def _watched(self, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        top = name.partition(".")[0]
+        if not level and top in SAFE_THREADS and top not in sys.modules:
+            before = _count(_TASKS)
+            self._import(top)
+            self.threads += _count(_TASKS) - before
+        return self._import(name, globals, locals, fromlist, level)
+
+
+def _count(folder: str) -> int:
     try:
-        return len(os.listdir("/proc/self/task"))
+        return len(os.listdir(folder))
     except OSError:
         return 1
+
+
+def _handlers() -> int:
+    """How many handlers of others than the standard library, whose own :func:`_forget` knows, are registered for the end."""
+    found: Any = sys.modules.get
+    if (atexit := found("atexit")) is None:
+        return 0
+    finalize = getattr(found("weakref"), "finalize", None)
+    known = ("logging" in sys.modules) + ("multiprocessing.util" in sys.modules)
+    return atexit._ncallbacks() - known - bool(getattr(finalize, "_registered_with_atexit", False))  # type: ignore[no-any-return]
 
 
 def _bear(request: dict[str, Any], end: _socket.socket, control: _socket.socket) -> dict[str, Any] | None:
@@ -270,6 +296,8 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
         amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
         resource.setrlimit(kind, (amount, amount))
     os.chdir(job["directory"])
+    for number, handler in _LATE_SIGNALS.items():
+        _signal.signal(number, handler)
     coerced = os.environb.get(b"LC_CTYPE")  # Python sets it where there is no locale
     os.environb.clear()
     os.environb.update(job["environment"])
@@ -332,6 +360,11 @@ def _rehearse() -> None:
 def _forget() -> None:
     """Let nothing of what was imported ahead tell this process from a bare interpreter that imports it only now."""
     gc.enable()
+    _signal.set_wakeup_fd(-1)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    for number, handler in _SIGNALS.items():
+        if handler is not None and _signal.getsignal(number) != handler:
+            _signal.signal(number, handler)
     sys.path_importer_cache.pop(os.path.dirname(os.path.abspath(__file__)), None)
     found: Any = sys.modules.get
     if (atexit := found("atexit")) is not None:
@@ -358,6 +391,9 @@ def _forget() -> None:
 def _catch_up() -> None:
     """What depends on the time of the start, on the job's environment or its directory."""
     found: Any = sys.modules.get
+    for path, finder in list(sys.path_importer_cache.items()):
+        if finder is None and os.path.exists(path):  # it was not there when the zygote looked
+            del sys.path_importer_cache[path]
     if (process := found("multiprocessing.process")) is not None:
         process.ORIGINAL_DIR = os.getcwd()
     if (logging := found("logging")) is not None:
@@ -365,109 +401,6 @@ def _catch_up() -> None:
     if (site := found("site")) is not None and site.USER_SITE is not None:
         site.USER_SITE = site.USER_BASE = None
         site.getusersitepackages()
-
-
-# --- the end --------------------------------------------------------------------------------------------------------------
-
-
-class Silence:
-    """Tells whether the interpreter's own end would be silent: nothing is flushed by it, called or said. Then it is left out,
-    since it would copy most of what is shared, only to throw it away. Made before the script is there: it freezes the
-    collector, which then tells of what has come later."""
-
-    def __init__(self) -> None:
-        streams = (sys.stdin, sys.stdout, sys.stderr)
-        known = [one for stream in streams for one in (stream, stream.buffer, getattr(stream.buffer, "raw", None))]
-        made = [one for one in gc.get_objects() if not isinstance(one, type) and not any(one is each for each in known)]
-        self._begun = not any(map(_speaks, made))
-        self._streams = streams
-        self._filters = list(_warnings.filters)
-        gc.freeze()
-        self._later: list[None] = []
-
-    def leave(self, code: int) -> None:
-        """End the process with that exit code. Returns where the interpreter must do it, which nothing stands in the way of."""
-        if _libc is None or not -(1 << 31) <= code < 1 << 31 or not self.is_kept():
-            return
-        try:
-            for stream in self._streams[1:]:
-                stream.flush()
-        except BaseException:  # the interpreter meets it again, and has its own words and exit code for it
-            return
-        _libc.exit(code & 0xFF)  # with what the C library and extensions do at their end
-
-    def is_kept(self) -> bool:
-        """Whether the end would be silent now."""
-        return (
-            self._begun
-            and _are_same(self._streams, (sys.stdin, sys.stdout, sys.stderr))
-            and _are_same(self._streams, (sys.__stdin__, sys.__stdout__, sys.__stderr__))
-            and not _has_callbacks()
-            and _thread._count() == 0
-            and _threads() == 1
-            and self._filters == _warnings.filters
-            and "PYTHONINSPECT" not in os.environ
-            and all(map(_is_silent, list(sys.modules.values())))
-            and self._is_heap_silent()
-        )
-
-    def _is_heap_silent(self) -> bool:
-        """Whether nothing that has been made since the beginning has an end of its own."""
-        objects = gc.get_objects()
-        if len(objects) > MANY_OBJECTS or not any(one is self._later for one in objects):  # the script froze them too
-            return False
-        return not any(map(_speaks, objects))
-
-
-def _are_same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    return all(one is other for one, other in zip(some, others))  # noqa: B905
-
-
-def _has_callbacks() -> bool:
-    """Whether something is called at the end, or when memory is cleared up."""
-    found: Any = sys.modules.get
-    atexit, threading = found("atexit"), found("threading")
-    return bool(
-        (atexit is not None and atexit._ncallbacks())
-        or (threading is not None and getattr(threading, "_threading_atexits", True))
-        or gc.callbacks
-        or gc.get_debug()
-    )
-
-
-def _is_silent(module: Any) -> bool:
-    """Whether it is written in Python, or known not to speak."""
-    if type(module) is not type(sys):
-        return issubclass(type(module), type)  # typing.io is one
-    found = vars(module).get
-    loader = getattr(found("__spec__"), "loader", None) or found("__loader__")
-    name = getattr(loader, "__name__", type(loader).__name__)
-    return name in LOADERS_OF_PYTHON or found("__name__") in SILENT_MODULES.split()
-
-
-def _speaks(one: Any) -> bool:
-    """Whether something may happen when it goes. Files and generators that wait in a ``finally`` have finalizers too.
-    Nothing is asked of an object itself: its class may have its own ways to answer."""
-    kind = type(one)
-    if issubclass(kind, type):
-        return _has_finalizer(one) and not _FLAGS(one) & _HAS_GC  # the collector does not tell of its objects
-    if issubclass(kind, _weakref.ReferenceType):
-        called = _CALLBACK(one)
-        if type(called) in (type(_speaks), type(len)):
-            return not SILENT_CALLBACKS & {called.__module__, called.__name__}
-        return called is not None
-    return _has_finalizer(kind) and not (kind in _FILES and _is_closed(one))
-
-
-def _is_closed(file: Any) -> bool:
-    try:
-        return bool(file.closed)
-    except ValueError:  # it has given its buffer away
-        return False
-
-
-def _has_finalizer(kind: type) -> bool:
-    return any("__del__" in _NAMES(one) for one in _BASES(kind))
 
 
 # --- the script -----------------------------------------------------------------------------------------------------------

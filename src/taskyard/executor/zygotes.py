@@ -132,7 +132,7 @@ class Zygotes:
             self._report(Cold(number, self._close(number) or "it died"))
         elif (name := message.get("unsafe")) is not None:
             preload = [one for one in zygote.opened.preload if one != name]
-            warning = f"{name} is not imported ahead: it leaves a thread running"
+            warning = f"{name} is not imported ahead: it leaves {message['leaves']}"
             self.open(zygote.opened._replace(preload=preload), (*zygote.warnings, warning))
         elif message:
             warnings = [*zygote.warnings, *message["warnings"]]
@@ -160,7 +160,7 @@ def _become(opened: Open, control: int, said: int) -> None:
         os.setsid()
         linux.die_with_parent(signal.SIGKILL)
         linux.be_killed_first(starter.OOM_SCORE)
-        for one in signal.valid_signals():
+        for one in signal.valid_signals() - starter.LATE_SIGNALS:  # those are ignored until there is a job
             if signal.getsignal(one) is signal.SIG_IGN:
                 signal.signal(one, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -13,6 +13,7 @@ from tests.unit.executor.interpreters import INTERPRETERS
 #: The script is run as a spare would run it: what the zygote had is frozen.
 DRIVER = """
 import gc, runpy, sys
+sys.path[0] = sys.argv[1].rpartition("/")[0]
 zygote = runpy.run_path(sys.argv[1], run_name="zygote")
 with open(sys.argv[2]) as file:
     code = compile(file.read(), "script.py", "exec")

@@ -100,6 +100,73 @@ async def test_a_module_that_leaves_a_thread_is_left_out_with_a_warning(tmp_path
     assert [warning.split()[0] for warning in warnings] == ["threads", "nowhere"]
 
 
+async def test_a_module_that_leaves_a_file_open_is_left_out(tmp_path: Path) -> None:
+    """All attempts would share its position, and another file would take its number if it were closed."""
+    (tmp_path / "opens.py").write_text("import os\nkept = os.open(os.devnull, os.O_RDONLY)")
+    (tmp_path / "closes.py").write_text("import os\nkept = [open(os.devnull)]\nkept.append(kept)\ndel kept")
+    with structlog.testing.capture_logs() as logs:
+        async with opened(tmp_path, ("opens", "closes")) as runner:
+            (tmp_path / "opens.py").rename(tmp_path / "away")
+            (tmp_path / "closes.py").rename(tmp_path / "away too")
+            text = "import sys, os; print('opens' in sys.modules, 'closes' in sys.modules, len(os.listdir('/proc/self/fd')))"
+            assert await said(runner, text, tmp_path) == "False True 4"
+    warnings = [entry["warning"] for entry in logs if entry["event"] == "preload"]
+    assert warnings == ["opens is not imported ahead: it leaves a file open"]
+
+
+async def test_threads_of_modules_that_are_known_to_be_safe_are_whose_they_are(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text(LEAVES_A_THREAD)
+    (tmp_path / "frames.py").write_text("import numpy as np, builtins")
+    (tmp_path / "worse.py").write_text("import numpy\n" + LEAVES_A_THREAD)
+    names = ("frames", "worse", "numpy")
+    async with opened(tmp_path, names) as runner:
+        for name in names:
+            (tmp_path / f"{name}.py").rename(tmp_path / f"{name} away")
+        text = f"import sys; print([name in sys.modules for name in {names}], __import__)"
+        assert await said(runner, text, tmp_path) == "[True, False, True] <built-in function __import__>"
+
+
+async def test_what_others_have_registered_for_the_end_is_told(tmp_path: Path) -> None:
+    (tmp_path / "registers.py").write_text("import atexit, logging\natexit.register(print, 'never')")
+    with structlog.testing.capture_logs() as logs:
+        async with opened(tmp_path, ("logging", "registers")) as runner:
+            (tmp_path / "registers.py").rename(tmp_path / "away")
+            assert await said(runner, "print(1)", tmp_path) == "1"
+    (warning,) = (entry["warning"] for entry in logs if entry["event"] == "preload")
+    assert warning == "what registers has registered with atexit is not run at the end of a script"
+
+
+async def test_handlers_of_signals_that_are_set_ahead_are_not_the_scripts(tmp_path: Path) -> None:
+    (tmp_path / "handles.py").write_text("import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)")
+    async with opened(tmp_path, ("handles",)) as runner:
+        (tmp_path / "handles.py").rename(tmp_path / "away")
+        text = "import signal, sys; print('handles' in sys.modules, signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL)"
+        assert await said(runner, text, tmp_path) == "True True"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_a_signal_to_all_ends_neither_zygote_nor_spares(tmp_path: Path, number: signal.Signals) -> None:
+    async with opened(tmp_path) as runner:
+        first = zygote(runner)
+        spares = {claim.leader for claim in runner._tender._claims.values()}
+        for pid in (first.pid, *spares):
+            os.kill(pid, number)
+        text = "import os, signal; print(os.getpid()); signal.pause()"
+        script = await start(runner, text, tmp_path)
+        assert int(await script.line()) in spares
+        script.running.stop(20)
+        assert (await script.running.gone()).signal == signal.SIGTERM
+        script.close()
+        assert zygote(runner).pid == first.pid
+
+
+async def test_a_folder_that_has_come_later_is_found(tmp_path: Path) -> None:
+    async with opened(tmp_path / "later") as runner:
+        (tmp_path / "later").mkdir()
+        (tmp_path / "later" / "module.py").write_text(COUNTS)
+        assert await said(runner, "import module; print(module.loaded)", tmp_path / "later") == "1"
+
+
 async def test_random_state_differs(tmp_path: Path) -> None:
     async with opened(tmp_path, ("random", "uuid", "tempfile")) as runner:
         text = "import random, uuid, tempfile; print(random.random(), uuid.uuid4(), tempfile.mktemp())"

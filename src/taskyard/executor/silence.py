@@ -1,0 +1,155 @@
+"""Whether a script's interpreter may be left without its own end. A part of the zygote, which has it beside itself: in any
+CPython from 3.9 on, with nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import _io
+import _thread
+import _warnings
+import _weakref
+import gc
+import os
+import sys
+
+try:
+    import ctypes
+except ImportError:  # this interpreter was built without it: every script has the whole end
+    ctypes = None  # type: ignore[assignment]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_libc = ctypes.CDLL(None) if ctypes else None
+#: Modules in C of which no object does anything that can be seen when it goes, unless its type has a finalizer.
+SILENT_MODULES = """
+    __main__ _abc _ast _bisect _blake2 _bz2 _codecs _collections _contextvars _csv _datetime _decimal _functools _hashlib
+    _heapq _imp _io _json _locale _lsprof _lzma _md5 _opcode _operator _pickle _posixsubprocess _queue _random _sha1 _sha2
+    _sha256 _sha3 _sha512 _signal _socket _sre _stat _statistics _string _struct _symtable _thread _tokenize _tracemalloc
+    _typing _uuid _warnings _weakref _zoneinfo array atexit binascii builtins cmath errno fcntl gc grp io itertools marshal
+    math posix pwd resource select sys time unicodedata zlib
+"""
+#: The loaders of modules that are written in Python.
+LOADERS_OF_PYTHON = {
+    "SourceFileLoader",
+    "SourcelessFileLoader",
+    "FrozenImporter",
+    "NamespaceLoader",
+    "_NamespaceLoader",
+}
+#: What weak references of the standard library's own collections call: what is written there, and what is called so.
+SILENT_CALLBACKS = {"_weakrefset", "weakref", "_destroy"}
+#: More objects than that are not looked through one by one.
+MANY_OBJECTS = 50_000
+_HAS_GC = 1 << 14  # of type.__flags__: the garbage collector knows of the type's objects
+_BASES, _NAMES, _FLAGS = (type.__dict__[name].__get__ for name in ("__mro__", "__dict__", "__flags__"))
+_FILES = {_io.FileIO, _io.BufferedReader, _io.BufferedWriter, _io.BufferedRandom, _io.TextIOWrapper}
+_CALLBACK = _weakref.ReferenceType.__dict__["__callback__"].__get__
+
+
+class Silence:
+    """Tells whether the interpreter's own end would be silent: nothing is flushed by it, called or said. Then it is left out,
+    since it would copy most of what is shared, only to throw it away. Made before the script is there: it freezes the
+    collector, which then tells of what has come later."""
+
+    def __init__(self) -> None:
+        streams = (sys.stdin, sys.stdout, sys.stderr)
+        known = [one for stream in streams for one in (stream, stream.buffer, getattr(stream.buffer, "raw", None))]
+        made = [one for one in gc.get_objects() if not isinstance(one, type) and not any(one is each for each in known)]
+        self._begun = not any(map(_speaks, made))
+        self._streams = streams
+        self._filters = list(_warnings.filters)
+        gc.freeze()
+        self._later: list[None] = []
+
+    def leave(self, code: int) -> None:
+        """End the process with that exit code. Returns where the interpreter must do it, which nothing stands in the way of."""
+        if _libc is None or not -(1 << 31) <= code < 1 << 31 or not self.is_kept():
+            return
+        try:
+            for stream in self._streams[1:]:
+                stream.flush()
+        except BaseException:  # the interpreter meets it again, and has its own words and exit code for it
+            return
+        _libc.exit(code & 0xFF)  # with what the C library and extensions do at their end
+
+    def is_kept(self) -> bool:
+        """Whether the end would be silent now."""
+        return (
+            self._begun
+            and _are_same(self._streams, (sys.stdin, sys.stdout, sys.stderr))
+            and _are_same(self._streams, (sys.__stdin__, sys.__stdout__, sys.__stderr__))
+            and not _has_callbacks()
+            and _thread._count() == 0
+            and _threads() == 1
+            and self._filters == _warnings.filters
+            and "PYTHONINSPECT" not in os.environ
+            and all(map(_is_silent, list(sys.modules.values())))
+            and self._is_heap_silent()
+        )
+
+    def _is_heap_silent(self) -> bool:
+        """Whether nothing that has been made since the beginning has an end of its own."""
+        objects = gc.get_objects()
+        if len(objects) > MANY_OBJECTS or not any(one is self._later for one in objects):  # the script froze them too
+            return False
+        return not any(map(_speaks, objects))
+
+
+def _are_same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    return all(one is other for one, other in zip(some, others))  # noqa: B905
+
+
+def _has_callbacks() -> bool:
+    """Whether something is called at the end, or when memory is cleared up."""
+    found: Any = sys.modules.get
+    atexit, threading = found("atexit"), found("threading")
+    return bool(
+        (atexit is not None and atexit._ncallbacks())
+        or (threading is not None and getattr(threading, "_threading_atexits", True))
+        or gc.callbacks
+        or gc.get_debug()
+    )
+
+
+def _is_silent(module: Any) -> bool:
+    """Whether it is written in Python, or known not to speak."""
+    if type(module) is not type(sys):
+        return issubclass(type(module), type)  # typing.io is one
+    found = vars(module).get
+    loader = getattr(found("__spec__"), "loader", None) or found("__loader__")
+    name = getattr(loader, "__name__", type(loader).__name__)
+    return name in LOADERS_OF_PYTHON or found("__name__") in SILENT_MODULES.split()
+
+
+def _speaks(one: Any) -> bool:
+    """Whether something may happen when it goes. Files and generators that wait in a ``finally`` have finalizers too.
+    Nothing is asked of an object itself: its class may have its own ways to answer."""
+    kind = type(one)
+    if issubclass(kind, type):
+        return _has_finalizer(one) and not _FLAGS(one) & _HAS_GC  # the collector does not tell of its objects
+    if issubclass(kind, _weakref.ReferenceType):
+        called = _CALLBACK(one)
+        if type(called) in (type(_speaks), type(len)):
+            return not SILENT_CALLBACKS & {called.__module__, called.__name__}
+        return called is not None
+    return _has_finalizer(kind) and not (kind in _FILES and _is_closed(one))
+
+
+def _is_closed(file: Any) -> bool:
+    try:
+        return bool(file.closed)
+    except ValueError:  # it has given its buffer away
+        return False
+
+
+def _has_finalizer(kind: type) -> bool:
+    return any("__del__" in _NAMES(one) for one in _BASES(kind))
+
+
+def _threads() -> int:
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return 1
