@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from benchmarks import crowd, first_output, fleet, latency, manager, numpy_import, storm, throughput
+from benchmarks import crowd, first_output, fleet, latency, manager, numpy_import, spares, storm, throughput
 from benchmarks.figures import Figure
 from benchmarks.samples import machine
 
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[], Sequence[Figure]]] = {
     "first-output": first_output.measure,
     "numpy": numpy_import.measure,
     "throughput": throughput.measure,
+    "spares": spares.measure,
     "manager": manager.measure,
     "fleet": fleet.measure,
     "storm": storm.measure,
