@@ -77,7 +77,7 @@ def _bench(folder: Path, **environment: str) -> Iterator[Bench]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    with _bench(tmp_path) as bench:
+    with _bench(tmp_path, TASKYARD_LOG_LEVEL="debug") as bench:  # the manager says so when an attempt has ended well
         yield bench
 
 

@@ -60,6 +60,7 @@ class Dispatcher:
         self._wall = wall
         self._tasks = tasks
         self._timer: asyncio.TimerHandle | None = None
+        self._dispatching = False
         self._closed = False
 
     def enqueue(self, task: Task) -> None:
@@ -80,6 +81,16 @@ class Dispatcher:
         if placed:
             answer = self._store.claim([one.placement for one in placed], self._wall())
             self._tasks.create_task(self._send_claimed(placed, answer))
+
+    def _dispatch_soon(self) -> None:
+        """The same once for all attempts that are over by one commit: what takes their places is claimed in one."""
+        if not self._dispatching:
+            self._dispatching = True
+            self._tasks.create_task(self._dispatch())
+
+    async def _dispatch(self) -> None:
+        self._dispatching = False
+        self.dispatch()
 
     async def submit(self, items: Sequence[Submission], key: IdempotencyKey | None) -> SubmitAnswer:
         """Add tasks; those for which there is room are claimed in the same commit and sent."""
@@ -115,7 +126,7 @@ class Dispatcher:
         if isinstance(result, Task) and isinstance(result.state, Created):
             self.enqueue(result)
         else:
-            self.dispatch()
+            self._dispatch_soon()
 
     def give_up(self, hold: Hold, fence: Fence, event: Lost | Missing | Ended) -> None:
         """The attempt is over, though its executor has not said so: from now on whatever is said of it is foreign. Its room

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -36,19 +37,23 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
-        self._attempt_seconds = Histogram(
-            "taskyard_attempt_seconds",
-            "From when a task came to wait to each step of its attempt, as the manager saw it.",
-            ["step", "started_by"],
-            buckets=SECONDS,
-            registry=self._registry,
+        self._attempt_seconds = _children(
+            Histogram(
+                "taskyard_attempt_seconds",
+                "From when a task came to wait to each step of its attempt, as the manager saw it.",
+                ["step", "started_by"],
+                buckets=SECONDS,
+                registry=self._registry,
+            )
         )
-        self._executor_seconds = Histogram(
-            "taskyard_executor_seconds",
-            "From when an executor began with an attempt to each step of it, by the executor's clock.",
-            ["step", "started_by"],
-            buckets=SECONDS,
-            registry=self._registry,
+        self._executor_seconds = _children(
+            Histogram(
+                "taskyard_executor_seconds",
+                "From when an executor began with an attempt to each step of it, by the executor's clock.",
+                ["step", "started_by"],
+                buckets=SECONDS,
+                registry=self._registry,
+            )
         )
         self.attempts = Counter(
             "taskyard_attempts", "Attempts that are over, by how they ended.", ["outcome"], registry=self._registry
@@ -70,7 +75,7 @@ class Metrics:
         """An attempt has come that far."""
         if course.queued_at is not None:
             seconds = max(0.0, now - course.queued_at)
-            self._attempt_seconds.labels(step=step, started_by=_known(course.started_by)).observe(seconds)
+            self._attempt_seconds(step, _known(course.started_by)).observe(seconds)
 
     def executor_steps(self, outcome: Outcome) -> None:
         """What an executor has measured of an attempt that is over."""
@@ -82,11 +87,21 @@ class Metrics:
         )
         for step, seconds in told:
             if seconds is not None:
-                self._executor_seconds.labels(step=step, started_by=started_by).observe(seconds)
+                self._executor_seconds(step, started_by).observe(seconds)
 
     def text(self) -> str:
         """Prometheus' text format."""
         return generate_latest(self._registry).decode()
+
+
+def _children(histogram: Histogram) -> Callable[[Step, str], Histogram]:
+    """Those of its labels ``step`` and ``started_by``, each looked up once."""
+
+    @functools.cache
+    def child(step: Step, started_by: str) -> Histogram:
+        return histogram.labels(step=step, started_by=started_by)
+
+    return child
 
 
 def _known(started_by: str) -> str:

@@ -7,6 +7,7 @@ one, is acknowledged, counted and logged, and changes nothing.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -188,7 +189,9 @@ class Reports:
         self._metrics.executor_steps(outcome)
         ending = "stopped" if outcome.stopped else (outcome.reason or "finished")
         self._metrics.attempts.labels(outcome=str(ending)).inc()
-        log.info("attempt_ended", **_ids(fence), outcome=str(ending), exit_code=outcome.exit_code)
+        # One that ended well is in its task's history, and there may be thousands a second of them.
+        level = logging.DEBUG if outcome.succeeded else logging.INFO
+        log.log(level, "attempt_ended", **_ids(fence), outcome=str(ending), exit_code=outcome.exit_code)
         if outcome.reason in NOT_STARTED and blamed and (executor := self._fleet.get(blamed)) is not None:
             self._cordons.failed(executor, fence.task_id, outcome.message or f"the reason is {outcome.reason}")
         self._dispatcher.settle(fence, result)

@@ -92,7 +92,8 @@ class ExecutorSession:
         ):
             oldest, its_size = self._unanswered.popleft()
             self._unanswered_bytes -= its_size
-            await asyncio.wait([oldest])  # not `await oldest`: whoever cancels this session must not cancel that
+            if not oldest.done():
+                await asyncio.wait([oldest])  # not `await oldest`: whoever cancels this session must not cancel that
 
     async def _answered(self, followup: Followup) -> None:
         """An error ends this session: the executor comes back and reports anew. One that is ours is logged in full."""

@@ -1,8 +1,8 @@
 """The interface of a store: one method for each operation of the system.
 
 Writes take effect in the order in which they are *called*: a write is queued at once, and what it returns is a future of
-its answer, done after the commit that made it durable. Several writes share a commit, each in a savepoint of its own: the
-error of one reaches its waiter and harms no other; where the whole commit fails, every waiter of it gets the error.
+its answer, done after the commit that made it durable. Several writes share a commit: the error of one
+reaches its waiter and harms no other; where the whole commit fails, every waiter of it gets the error.
 So never ``await`` a write before calling the next where only their order matters.
 
 Every write of a state goes through :func:`taskyard.task.state.apply` and is conditional on the fence and on the state that

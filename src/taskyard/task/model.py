@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
-from typing import Any, Literal, dataclass_transform
+from typing import Any, Literal, dataclass_transform, get_args
 
 import msgspec
 
@@ -414,9 +414,12 @@ class TaskEvent(Record, kw_only=True):
     message: str = ""
 
 
+_STATE_NAMES = {kind: StateName(str(kind.__struct_config__.tag)) for kind in get_args(State)}
+
+
 def state_name(state: State) -> StateName:
     """The contract's word for a state."""
-    return StateName(str(type(state).__struct_config__.tag))
+    return _STATE_NAMES[type(state)]
 
 
 def thousandths(amount: float) -> int:

@@ -11,7 +11,7 @@ table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any, assert_never, get_args
 
 import msgspec
 
@@ -129,9 +129,12 @@ class Moment(Record):
     jitter: float = 0.0
 
 
+_EVENT_NAMES = {kind: str(kind.__struct_config__.tag) for kind in get_args(Event)}
+
+
 def event_name(event: Event) -> str:
     """The word for an event in a task's history."""
-    return str(type(event).__struct_config__.tag)
+    return _EVENT_NAMES[type(event)]
 
 
 def backoff(failed_runs: int, jitter: float) -> float:

@@ -11,6 +11,7 @@ import apsw
 from taskyard.errors import InvalidInput
 from taskyard.store.sqlite.queries import QUERIES
 from taskyard.store.sqlite.rows import Row
+from taskyard.task.model import Task
 
 BUSY_TIMEOUT = 1000  # milliseconds; only another program can hold the file, and only for moments
 
@@ -34,12 +35,17 @@ PRAGMA temp_store = MEMORY;
 """
 
 
+#: Tasks that the writer knows without reading them.
+MOST_KNOWN = 4096
+
+
 class Database:
     """Used by one thread at a time. ``touched`` collects the ids of the tasks that the present transaction changes."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self.touched: set[str] = set()
+        self._known: dict[str, Task] = {}
 
     @classmethod
     def to_write(cls, path: Path) -> Database:
@@ -61,6 +67,26 @@ class Database:
     def leave_log(self) -> None:
         """When this connection is closed as the last one, the log is neither copied into the file nor removed."""
         self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+    def known(self, task_id: str) -> Task | None:
+        """The task as it was written last, by this connection, which is the only one that writes; None where it must be
+        read. Most writes about a task follow soon on the one before."""
+        return self._known.get(task_id)
+
+    def know(self, task: Task) -> None:
+        """The task's row has just been written so. Not for one that is at rest."""
+        self._known.pop(task.id, None)
+        self._known[task.id] = task
+        if len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    def forget(self, task_id: str) -> None:
+        """The task is to be read before it is written again. No error where it is not known."""
+        self._known.pop(task_id, None)
+
+    def forget_all(self) -> None:
+        """What was written may have been taken back, or been written by another."""
+        self._known.clear()
 
     def run(self, query: str, **values: Any) -> int:
         """Execute a statement that gives nothing. The number of rows that it changed."""

@@ -52,7 +52,7 @@ UPDATE tasks SET
     state = :state, stop = :stop, executor_id = :executor_id, started_at = :started_at, not_before = :not_before,
     ended_at = :ended_at, reason = :reason, attempt = :attempt, failures = :failures, losses = :losses,
     version = :version, until = :until, message = :message, timed_out = :timed_out, expires_at = :expires_at
-WHERE id = :task_id AND attempt = :read_attempt AND version = :read_version;
+WHERE ordinal = :task AND attempt = :read_attempt AND version = :read_version;
 
 -- name: shift_times
 -- The times that are still to come. A backoff of 0 is none.
@@ -83,6 +83,9 @@ INSERT INTO specs (task, revision, body) VALUES (:task, :revision, :body);
 
 -- name: spec
 SELECT body FROM specs WHERE task = {ordinal_of_task} AND revision = :revision;
+
+-- name: spec_of_ordinal
+SELECT body FROM specs WHERE task = :task AND revision = :revision;
 
 -- name: insert_file_reference
 INSERT OR IGNORE INTO file_references (task, sha256) VALUES (:task, :sha256);

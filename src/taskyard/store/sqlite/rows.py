@@ -114,16 +114,19 @@ def _state_from(
             assert_never(other)
 
 
+_NO_STATE: dict[str, Any] = {
+    **dict.fromkeys(("stop", "executor_id", "started_at", "not_before", "until", "ended_at", "reason", "message")),
+    "timed_out": False,
+}
+
+
 def state_columns(state: State) -> dict[str, Any]:
     """The columns of a state, NULL where it has no such data."""
-    names = ("stop", "executor_id", "started_at", "not_before", "until", "ended_at", "reason", "message")
-    columns = dict.fromkeys(names) | msgspec.structs.asdict(state)
-    timed_out = columns["stop"] is StopCause.TIMEOUT
-    return columns | {
-        "state": state_name(state),
-        "timed_out": timed_out,
-        "stop": None if timed_out else columns["stop"],
-    }
+    columns = _NO_STATE | msgspec.structs.asdict(state)
+    columns["state"] = state_name(state)
+    if columns["stop"] is StopCause.TIMEOUT:
+        columns["stop"], columns["timed_out"] = None, True
+    return columns
 
 
 # Most tasks ask for the same few things.

@@ -62,6 +62,7 @@ class SqliteStore(Store):
         self.generation = files.generation
         self.failed = asyncio.Event()
         self.failure: StoreError | None = None
+        self._waking = False
 
     @classmethod
     async def open(cls, path: Path, *, commit_bytes: int = COMMIT_BYTES) -> SqliteStore:
@@ -193,7 +194,16 @@ class SqliteStore(Store):
             self._writer.put(Job(lambda database: operation(database, *args, **kwargs), size, waiter))
         except TaskyardError as error:
             waiter.set_exception(error)
+        else:
+            if not self._waking:
+                self._waking = True
+                self._loop.call_soon(self._wake)
         return waiter
+
+    def _wake(self) -> None:
+        """At the end of this turn of the loop: what came in it shares a commit."""
+        self._waking = False
+        self._writer.wake()
 
     def _deliver(self, committed: Committed) -> None:
         """In the writer's thread: one wake-up of the event loop for each commit."""

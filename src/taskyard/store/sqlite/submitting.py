@@ -112,7 +112,9 @@ def _insert(database: Database, item: Submission, now: float) -> Task | None:
         message="",
     )
     database.touched.add(item.task_id)
-    return msgspec.structs.replace(task, order=ordinal)
+    stored = msgspec.structs.replace(task, order=ordinal)
+    database.know(stored)
+    return stored
 
 
 def _known_answer(database: Database, namespace: str, key: IdempotencyKey) -> Submitted | None:

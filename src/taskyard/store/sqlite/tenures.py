@@ -20,5 +20,6 @@ def take_over(database: Database, tenure: Tenure) -> Tenure | None:
         if abs(step) > STEP:
             database.run("shift_times", step=step)
             database.run("shift_keys", step=step)
+            database.forget_all()
     database.run("note_tenure", value=msgspec.json.encode(tenure).decode())
     return before

@@ -102,6 +102,8 @@ def report(
 
 
 def _refuse_without_output(database: Database, task: Task, outcome: Outcome) -> None:
+    if not outcome.last_sequence:
+        return
     row = database.one("stored_of_ordinal", task=task.order, attempt=task.attempt)
     if row is None or row[0] < outcome.last_sequence:
         raise InvalidInput(
@@ -178,11 +180,12 @@ def change(database: Database, task: Task, event: Event, moment: Moment) -> Task
         losses=after.losses,
         version=after.version,
         expires_at=after.expires_at,
-        task_id=task.id,
+        task=task.order,
         read_attempt=task.attempt,
         read_version=task.version,
     )
     if not changed:
+        database.forget(task.id)
         return STALE
     if after.revision != task.revision:
         database.run(
@@ -198,6 +201,10 @@ def change(database: Database, task: Task, event: Event, moment: Moment) -> Task
         )
     if after.deleted != task.deleted:
         database.run("hide_task", task=after.order)
+    if after.has_ended:
+        database.forget(after.id)
+    else:
+        database.know(after)
     _note_event(database, after, event, moment.now)
     return after
 
@@ -205,18 +212,21 @@ def change(database: Database, task: Task, event: Event, moment: Moment) -> Task
 def remove(database: Database, task: Task) -> Removed | Stale:
     """Remove the row and all that belongs to it, where it is still as ``task`` was read."""
     database.touched.add(task.id)
+    database.forget(task.id)
     removed = database.run("remove_task", task=task.order, read_attempt=task.attempt, read_version=task.version)
     return Removed(msgspec.structs.replace(task, deleted=True)) if removed else STALE
 
 
 def find(database: Database, task_id: str) -> Task | None:
     """The task, a deleted one too."""
+    if (known := database.known(task_id)) is not None:
+        return known
     row = database.one("task_by_id", task_id=task_id)
     return None if row is None else rows.task_from(row)
 
 
 def newest_spec(database: Database, task: Task) -> Spec:
-    row = database.one("spec", task_id=task.id, revision=task.revision)
+    row = database.one("spec_of_ordinal", task=task.order, revision=task.revision)
     if row is None:  # the two are written together
         raise damaged(f"task {task.id} has no spec")
     return rows.spec_from(row[0])

@@ -1,7 +1,7 @@
 """The one writer: operations queue up and commit together.
 
-:meth:`Writer.step` is a plain function: take what is queued, begin, run each operation in a savepoint of its own, commit,
-hand out the answers. A thread drives it in production (:meth:`Writer.run`); whoever wants to simulate calls it himself.
+:meth:`Writer.step` is a plain function: take what is queued, begin, run the operations, commit, hand out the answers. Where one
+fails, all are taken back and run again, each in a savepoint of its own, so that it fails alone. A thread drives it in production (:meth:`Writer.run`); whoever wants to simulate calls it himself.
 """
 
 from __future__ import annotations
@@ -66,16 +66,22 @@ class Writer:
         self._arrived = threading.Condition()
         self._refusal: StoreError | None = None
         self._log_pages = 0
+        database.forget_all()
         database.connection.set_wal_hook(self._log_grew)
 
     def put(self, job: Job) -> None:
-        """Queue a job. ``Unavailable`` where the queue is full, ``StoreError`` after the end or a failure."""
+        """Queue a job, to be followed by :meth:`wake`. ``Unavailable`` where the queue is full, ``StoreError`` after the end or
+        a failure."""
         with self._arrived:
             if self._refusal is not None:
                 raise type(self._refusal)(self._refusal.message)
             if len(self._queue) >= MAX_QUEUED:
                 raise Unavailable("too many writes are queued in the store: try again later")
             self._queue.append(job)
+
+    def wake(self) -> None:
+        """Have :meth:`run` see to what was queued: once for jobs that come together, which then share a commit."""
+        with self._arrived:
             self._arrived.notify()
 
     def finish(self) -> None:
@@ -120,7 +126,7 @@ class Writer:
         self._database.touched.clear()
         try:
             self._database.connection.execute("BEGIN IMMEDIATE")
-            answers = tuple(self._attempt(job) for job in jobs)
+            answers = self._together(jobs) or self._one_by_one(jobs)
             self._database.connection.execute("COMMIT")
         except BROKEN as met:
             error = as_full(met, self._database.connection)
@@ -129,6 +135,24 @@ class Writer:
                 answers=tuple(Answer(job.waiter, error=error_from(error)) for job in jobs), failure=failure_from(error)
             )
         return Committed(answers, frozenset(self._database.touched))
+
+    def _together(self, jobs: list[Job]) -> tuple[Answer, ...] | None:
+        """Run operations without savepoints, which take as long as some of them do. None, and nothing done, where one fails:
+        few do."""
+        try:
+            return tuple(Answer(job.waiter, job.operation(self._database)) for job in jobs)
+        except BROKEN as met:
+            if self._is_over(as_full(met, self._database.connection)):
+                raise
+        except Exception as error:  # its waiter is told when it fails again
+            _log.debug("operation_failed", error=str(error))
+        self._roll_back()
+        self._database.touched.clear()
+        self._database.connection.execute("BEGIN IMMEDIATE")
+        return None
+
+    def _one_by_one(self, jobs: list[Job]) -> tuple[Answer, ...]:
+        return tuple(self._attempt(job) for job in jobs)
 
     def _attempt(self, job: Job) -> Answer:
         """Run one operation. An error stays its own, unless SQLite has rolled back the whole transaction or the file cannot
@@ -139,7 +163,7 @@ class Writer:
             result = job.operation(self._database)
         except BROKEN as met:
             error = as_full(met, connection)
-            if failure_from(error) is not None or not connection.in_transaction:
+            if self._is_over(error):
                 raise
             failed: Exception = error_from(error)
         except Exception as ours:
@@ -148,9 +172,15 @@ class Writer:
             connection.execute("RELEASE operation")
             return Answer(job.waiter, result)
         connection.execute("ROLLBACK TO operation; RELEASE operation")
+        self._database.forget_all()
         return Answer(job.waiter, error=failed)
 
+    def _is_over(self, error: Exception) -> bool:
+        """Whether that error ends the transaction with all of its operations."""
+        return failure_from(error) is not None or not self._database.connection.in_transaction
+
     def _roll_back(self) -> None:
+        self._database.forget_all()
         if self._database.connection.in_transaction:
             self._database.connection.execute("ROLLBACK")
 

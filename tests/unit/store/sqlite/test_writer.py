@@ -16,6 +16,7 @@ from taskyard.store.sqlite import writer as writer_module
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.failures import error_from
 from taskyard.store.sqlite.writer import Committed, Job, Operation, Writer
+from taskyard.task.model import Task
 
 BYTES = 100
 
@@ -134,6 +135,52 @@ def test_the_error_of_one_is_its_own(bench: Bench, error: Exception) -> None:
     answers = bench.step().answers
     assert [answer.error for answer in answers] == [None, error, None]
     assert bench.stored() == [1, 3]
+
+
+def test_what_ran_before_an_error_is_done_once_and_touched_only_where_it_was_kept(bench: Bench) -> None:
+    """Operations run without savepoints first: where one fails, all are taken back and run again."""
+
+    def touch_and_fail(database: Database) -> None:
+        insert(2, "kept out")(database)
+        raise TaskyardError("refused")
+
+    bench.put(insert(1, "kept"))
+    bench.put(touch_and_fail)
+    bench.put(insert(3, "kept too"))
+    committed = bench.step()
+    assert errors(committed) == [None, TaskyardError, None]
+    assert {"kept", "kept too"} <= committed.touched
+    assert bench.stored() == [1, 3]
+
+
+def test_a_task_that_was_taken_back_is_not_known(bench: Bench) -> None:
+    task = Task(id="one", name="one")
+
+    def know_and_fail(database: Database) -> None:
+        database.know(task)
+        raise TaskyardError("refused")
+
+    def fill_the_disk(database: Database) -> None:
+        database.know(task)
+        raise apsw.FullError("full")
+
+    for operation in (know_and_fail, fill_the_disk):
+        bench.put(operation)
+        assert errors(bench.step()) != [None]
+        assert bench.database.known("one") is None
+
+
+def test_only_so_many_tasks_are_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.store.sqlite.database.MOST_KNOWN", 2)
+    for name in ("one", "two", "one", "three"):
+        bench.database.know(Task(id=name, name=name))
+    assert [bench.database.known(name) is None for name in ("one", "two", "three")] == [False, True, False]
+
+
+def test_a_new_writer_knows_nothing(bench: Bench) -> None:
+    bench.database.know(Task(id="one", name="one"))
+    Writer(bench.database, BYTES, bench.delivered.append)
+    assert bench.database.known("one") is None
 
 
 def test_an_error_of_sqlite_reaches_its_waiter_as_ours(bench: Bench) -> None:
