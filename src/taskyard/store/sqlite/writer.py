@@ -1,7 +1,8 @@
 """The one writer: operations queue up and commit together.
 
-:meth:`Writer.step` is a plain function: take what is queued, begin, run the operations, commit, hand out the answers. Where one
-fails, all are taken back and run again, each in a savepoint of its own, so that it fails alone. A thread drives it in production (:meth:`Writer.run`); whoever wants to simulate calls it himself.
+:meth:`Writer.step` is a plain function: take what is queued, begin, run the operations, commit, hand out the answers. Where
+one fails, all are taken back and run again, each in a savepoint of its own, so that it fails alone. A thread drives it in
+production (:meth:`Writer.run`); whoever wants to simulate calls it himself.
 """
 
 from __future__ import annotations
