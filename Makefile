@@ -8,10 +8,10 @@ STAMP := .venv/.up-to-date
 TYPED := $(foreach folder,src tests benchmarks examples,$(if $(shell find $(folder) -name '*.py' 2>/dev/null | head -n 1),$(folder)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check bench lock format clean
+.PHONY: help setup demo test test-long check bench bench-peers lock format clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Build .venv from requirements.lock; does nothing when it is up to date
 
@@ -41,8 +41,12 @@ check: setup ## Formatting, lint, types, import rules, and the rules of the tree
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check-tree
 
-bench: setup ## Run the benchmarks
-	$(BIN)/python -m benchmarks
+bench: setup ## Run the benchmarks; NAMES="latency numpy" chooses some, JSON=FILE keeps the figures
+	$(BIN)/python -m benchmarks $(if $(JSON),--json $(JSON)) $(NAMES)
+
+bench-peers: setup ## Run the same scripts through other systems; NAMES="celery ray" chooses some, JSON=FILE keeps the figures
+	@scripts/system-packages redis-server
+	$(BIN)/python -m benchmarks.peers $(if $(JSON),--json $(JSON)) $(NAMES)
 
 lock: ## Make requirements.lock again; LOCK_FLAGS=--upgrade renews every pin
 	PYTHON="$(PYTHON)" scripts/lock $(LOCK_FLAGS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from benchmarks import crowd, first_output, fleet, latency, manager, numpy_import, spares, storm, throughput
+from benchmarks import crowd, first_output, fleet, latency, manager, numpy_import, record, spares, storm, throughput
 from benchmarks.figures import Figure
 from benchmarks.samples import machine
 
@@ -27,7 +28,9 @@ BENCHMARKS: dict[str, Callable[[], Sequence[Figure]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; without one: all")
-    names = parser.parse_args().names
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here; those of others in it stay")
+    options = parser.parse_args()
+    names = options.names
     if unknown := set(names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     print(machine())
@@ -35,9 +38,12 @@ def main() -> int:
     for name, measure in BENCHMARKS.items():
         if not names or name in names:
             print(f"\n== {name}")
-            for figure in measure():
+            found = measure()
+            for figure in found:
                 print(figure, flush=True)
-                figures.append(figure)
+            figures += found
+            if options.json is not None:
+                record.keep(options.json, "benchmarks", {name: [record.encoded(figure) for figure in found]})
     missed = [figure.name for figure in figures if not figure.met]
     print(f"\n{'All that was asked for is met.' if not missed else 'Missed: ' + '; '.join(missed)}")
     return 1 if missed else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-FOLDER = Path(__file__).resolve().parent.parent / "build" / "benchmarks"
+FOLDER = Path(__file__).resolve().parent.parent / "build"
 PATIENCE = 600.0
 """Seconds that an installation may take."""
 

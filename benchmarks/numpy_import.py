@@ -20,7 +20,7 @@ MOST_RATIO, AIM = 0.12, 0.06
 def measure() -> list[Figure]:
     """The ratio of the medians, for each way to set Taskyard up; none where numpy cannot be installed."""
     try:
-        python = str(environment("numpy", REQUIREMENTS))
+        python = str(environment("benchmarks/numpy", REQUIREMENTS))
     except Unavailable as error:
         print(f"skipped: {error}")
         return []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
@@ -21,7 +23,17 @@ def describe(name: str, seconds: Sequence[float]) -> str:
 
 def machine() -> str:
     """What the figures were measured on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{platform.python_implementation()} {platform.python_version()}, {platform.system()} {platform.release()}, "
-        f"{platform.machine()}, {os.cpu_count()} cores"
+        f"{platform.machine()}, {os.cpu_count()} cores{_processor()}, {memory:.0f} GiB of memory"
     )
+
+
+def _processor() -> str:
+    """`` of MODEL``, where the system says it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f" of {line.partition(':')[2].strip()}"
+    return ""
