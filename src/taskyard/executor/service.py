@@ -49,6 +49,8 @@ REMOVALS_AT_ONCE = 2
 #: Seconds in which what escaped from attempts must have died when the executor ends.
 CLEAR_TIMEOUT = 10.0
 
+#: The home of interpreters that bear attempts of several users: with packages of none of them.
+NO_HOME = "/nonexistent"
 log = structlog.get_logger()
 
 
@@ -64,6 +66,8 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
         removals = ThreadPoolExecutor(REMOVALS_AT_ONCE, "removal")
         try:
             environment = inherited(os.environ, own_user=bool(confinement.users))
+            if confinement.users:
+                environment["HOME"] = NO_HOME
             warmth = Warmth(settings.most_spares, settings.preloaded, environment)
             async with open_runner(python, confinement, settings.slots, warmth) as runner:
                 environments = await open_environments(settings, confinement, runner, found)

@@ -154,6 +154,10 @@ def serve(descriptor: int) -> dict[str, Any]:
         if received is None:
             os._exit(0)
         request, (end,) = received
+        if _packages() != _begun_with:
+            send(control, {"stale": True})
+            _complain(_socket.socket(fileno=end), OSError("packages were installed or removed: the zygote begins anew"))
+            os._exit(0)
         job = _bear({**request, "room": room}, _socket.socket(fileno=end), control)
         if job is not None:
             return {**job, "silence": silence}
@@ -398,9 +402,29 @@ def _catch_up() -> None:
         process.ORIGINAL_DIR = os.getcwd()
     if (logging := found("logging")) is not None:
         logging._startTime = time.time() if isinstance(logging._startTime, float) else time.time_ns()
-    if (site := found("site")) is not None and site.USER_SITE is not None:
-        site.USER_SITE = site.USER_BASE = None
-        site.getusersitepackages()
+
+
+def _packages() -> dict[str, int]:
+    """The folders of installed packages, and when each was changed last, in nanoseconds."""
+    site: Any = sys.modules.get("site")
+    changed = {}
+    for folder in site.getsitepackages() if site is not None else ():
+        try:
+            changed[folder] = os.stat(folder).st_mtime_ns
+        except OSError:
+            changed[folder] = 0
+    return changed
+
+
+def _finds_other_packages() -> bool:
+    """Whether a fresh interpreter would: some have come or gone, or the job's ``HOME`` has its own."""
+    site: Any = sys.modules.get("site")
+    if site is None:
+        return False
+    before, site.USER_SITE, site.USER_BASE = site.USER_SITE, None, None
+    now = site.getusersitepackages()
+    of_user = site.ENABLE_USER_SITE and now != before and (before in sys.path or os.path.isdir(now))
+    return bool(of_user) or _packages() != _begun_with
 
 
 # --- the script -----------------------------------------------------------------------------------------------------------
@@ -505,7 +529,10 @@ def _without_us(error: BaseException) -> TracebackType | None:
 
 
 if __name__ == "__main__":
+    _begun_with = _packages()
     _job = serve(int(sys.argv[1]))
+    if _finds_other_packages():
+        os.execv(sys.executable, [os.fsencode(sys.executable), *_job["arguments"]])  # noqa: S606
     if hasattr(sys, "orig_argv"):
         sys.orig_argv[1:] = [os.fsdecode(_one) for _one in _job["arguments"]]
     _catch_up()

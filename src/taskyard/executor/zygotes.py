@@ -134,6 +134,8 @@ class Zygotes:
             preload = [one for one in zygote.opened.preload if one != name]
             warning = f"{name} is not imported ahead: it leaves {message['leaves']}"
             self.open(zygote.opened._replace(preload=preload), (*zygote.warnings, warning))
+        elif "stale" in message:
+            self.open(zygote.opened, zygote.warnings)
         elif message:
             warnings = [*zygote.warnings, *message["warnings"]]
             self._report(Warm(zygote.opened.zygote, warnings, message["loaded"]))

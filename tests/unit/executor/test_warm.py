@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import venv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.tending import Tender
 from taskyard.executor.users import User
 from taskyard.executor.warm import WarmRunner, Warmth, open_runner
+from tests.unit.executor import interpreters
 from tests.unit.executor.scripts import Script
 
 pytestmark = pytest.mark.anyio
@@ -165,6 +167,54 @@ async def test_a_folder_that_has_come_later_is_found(tmp_path: Path) -> None:
         (tmp_path / "later").mkdir()
         (tmp_path / "later" / "module.py").write_text(COUNTS)
         assert await said(runner, "import module; print(module.loaded)", tmp_path / "later") == "1"
+
+
+@pytest.mark.skipif(
+    not os.access(PYTHON, os.X_OK), reason=f"needs {PYTHON}: in a virtual environment users have no packages"
+)
+@pytest.mark.parametrize(("zygotes", "scripts"), [("with", "with"), ("with", "without"), ("without", "with")])
+async def test_packages_of_the_user_are_those_of_the_tasks_home(tmp_path: Path, zygotes: str, scripts: str) -> None:
+    version = await asyncio.to_thread(interpreters.said, PYTHON, "import sys; print('%d.%d' % sys.version_info[:2])")
+    packages = tmp_path / "with" / ".local" / "lib" / f"python{version}" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "of_the_user.py").write_text(COUNTS)
+    warmth = Warmth(1, (), {**ENVIRONMENT, "HOME": str(tmp_path / zygotes)})
+    async with open_runner(PYTHON, Confinement(tmp_path), 1, warmth) as runner:
+        assert isinstance(runner, WarmRunner)
+        async with asyncio.timeout(30):
+            await runner.until_warm()
+        text = "import importlib.util, sys; print(importlib.util.find_spec('of_the_user') is not None, sys.argv)"
+        launch = Launch(("-c", text, "x"), tmp_path, {**ENVIRONMENT, "HOME": str(tmp_path / scripts)})
+        script = Script(await runner.start(launch))
+        assert await script.line() == f"{scripts == 'with'} ['-c', 'x']"
+        assert (await script.running.gone()).exit_code == 0
+        script.close()
+
+
+async def test_packages_that_are_installed_later_are_found_and_imported_ahead_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brood, "RETRY", 0.05)
+    await asyncio.to_thread(venv.create, tmp_path / "venv", symlinks=True)
+    (packages,) = (tmp_path / "venv").glob("lib/*/site-packages")
+    (packages / "package.py").write_text("version = 1")
+    python = str(tmp_path / "venv" / "bin" / "python")
+    await asyncio.to_thread(interpreters.said, python, "import package")  # its compiled form is there
+    text = (
+        "import package, sys; print(package.version, 'at_the_start' in sys.modules, "
+        "'zygote' '.py' in open('/proc/self/cmdline').read())"
+    )
+    async with opened(tmp_path, ("package",), python) as runner:
+        first = zygote(runner)
+        assert await said(runner, text, tmp_path) == "1 False True"
+        (packages / "newer").write_text("version = 2  # of another size")
+        (packages / "newer").rename(packages / "package.py")
+        (packages / "at_the_start.py").touch()
+        (packages / "one.pth").write_text("import at_the_start")
+        lines = [await said(runner, text, tmp_path) for _ in range(5)]  # two spares at most were there before
+        assert lines[0] == "2 True False"
+        assert lines[-1] == "2 True True"
+        assert zygote(runner).pid != first.pid
 
 
 async def test_random_state_differs(tmp_path: Path) -> None:
