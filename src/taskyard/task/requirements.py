@@ -31,6 +31,8 @@ def requirement(text: str) -> str:
     said = text.strip()
     if len(said) > LONGEST_REQUIREMENT:
         raise InvalidInput(f"a requirement is longer than {LONGEST_REQUIREMENT} characters: {said[:40]!r}...")
+    if any(not (character.isprintable() or character == "\t") for character in said):
+        raise InvalidInput(f"the requirement {said[:80]!r} is more than one line: give one package in each")
     if said.startswith("-") or " --" in said:
         raise InvalidInput(
             f"the requirement {said[:80]!r} holds an option of pip: give packages only, such as 'numpy>=2'"

@@ -51,6 +51,8 @@ def test_requirements_are_written_alike() -> None:
         ("numpy==2.0 --hash=sha256:00", "option of pip"),
         ("./local", "is no requirement"),
         ("a @ file:///etc", "use https"),
+        ("a @ https://example.org/a.whl\n--index-url=https://example.org", "more than one line"),
+        ("a @ https://example.org/a.whl\u2028-r/etc/passwd", "more than one line"),
         ("x" * (LONGEST_REQUIREMENT + 1), "longer than"),
     ],
 )
