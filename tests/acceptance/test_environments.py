@@ -224,6 +224,32 @@ def test_a_task_goes_to_the_executor_that_has_its_environment(yard: Yard, client
 @pytest.mark.skipif(
     os.geteuid() != 0 or not os.access(SYSTEM_PYTHON, os.X_OK), reason=f"needs root and {SYSTEM_PYTHON}"
 )
+def test_where_uv_does_not_run_pip_builds_as_the_users_of_slots(yard: Yard, client: Client, tmp_path: Path) -> None:
+    absent = tmp_path / "absent" / "uv"
+    absent.mkdir(parents=True)
+    (absent / "__init__.py").write_text("def find_uv_bin():\n    raise FileNotFoundError\n")
+    shelf = shelf_folders(ExecutorSettings(data_dir=tmp_path / "data"))[1]
+    path = os.pathsep.join(filter(None, (str(absent.parent), os.environ.get("PYTHONPATH"))))
+    try:
+        executor = yard.executor("--python", SYSTEM_PYTHON, PYTHONPATH=path, PIP_RETRIES="0")
+        if executor.wait_for("uv_does_not_run")["instead"] != "pip":
+            pytest.skip(f"{SYSTEM_PYTHON} brings no pip: install python3-venv")
+        script = "import gamma, os; print([gamma.WHO, os.stat(gamma.__file__).st_uid])"
+        task = client.submit("s.py", script=script, requirements=["gamma"], return_type="json")
+        built_by, owner = client.result(task.id, timeout=60).value_as(list)
+        assert 57_000 <= built_by < 58_000
+        assert owner == 0
+        failed = client.submit("s.py", script=script, requirements=["broken"])
+        ended = client.wait(failed.id, timeout=60)
+        assert ended.reason == "environment"
+        assert "the compiler is missing" in ended.message
+    finally:
+        remove_tree(shelf)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.access(SYSTEM_PYTHON, os.X_OK), reason=f"needs root and {SYSTEM_PYTHON}"
+)
 def test_where_slots_have_users_of_their_own_they_build_and_none_may_change_it(
     yard: Yard, client: Client, tmp_path: Path
 ) -> None:

@@ -166,7 +166,7 @@ class Environments:
 
     async def _build(self, needs: Needs) -> None:
         if self._builder is None:
-            raise CannotBuild("no environment can be built here: uv is not installed beside the executor")
+            raise CannotBuild("no environment can be built here: the executor has neither uv nor a Python with pip")
         interpreter = choose(self._interpreters, needs.requires_python)
         if interpreter is None:
             there = ", ".join(self.versions)

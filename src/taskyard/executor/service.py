@@ -15,10 +15,10 @@ from pathlib import Path
 import structlog
 
 from taskyard.errors import InvalidInput
-from taskyard.executor import identity, interpreters, measure, uv
+from taskyard.executor import identity, interpreters, measure, pip, uv
 from taskyard.executor.announcing import Announcer
 from taskyard.executor.artifacts import ArtifactUploader
-from taskyard.executor.building import Builder
+from taskyard.executor.building import Builder, Tool
 from taskyard.executor.confinement import Confinement, decide, earlier_folders
 from taskyard.executor.delivery import Deliveries
 from taskyard.executor.downloader import Downloader
@@ -28,11 +28,13 @@ from taskyard.executor.identity import Identity
 from taskyard.executor.interpreters import Interpreter
 from taskyard.executor.leftovers import bury
 from taskyard.executor.performer import Performer, Session
+from taskyard.executor.pip import Pip
 from taskyard.executor.removal import remove_tree
 from taskyard.executor.repository import Repositories
 from taskyard.executor.runner import Runner
 from taskyard.executor.spool import Spool
 from taskyard.executor.tending import kill_all
+from taskyard.executor.uv import Uv
 from taskyard.executor.warm import Warmth, open_runner
 from taskyard.executor.workspace import OUTPUT_VARIABLE, inherited
 from taskyard.link.base import Link
@@ -98,9 +100,14 @@ async def open_environments(
 ) -> Environments:
     """Those of the data directory."""
     shelf = shelf_of(settings, confinement)
-    builder: Builder | None = None
-    if (program := uv.find()) is not None:
-        builder = Builder(runner, program, confinement.attempts, shelf.folder, settings.build_timeout)
+    tool: Tool
+    if (program := await asyncio.to_thread(uv.find)) is not None:
+        tool = Uv(program)
+    else:
+        tool = Pip()
+        found = await pip.able(found)
+        log.warning("uv_does_not_run", instead="pip" if found else "nothing")
+    builder = Builder(runner, tool, confinement.attempts, shelf.folder, settings.build_timeout) if found else None
     environments = Environments(shelf, builder, found)
     await environments.tidy()
     log.info("interpreters", versions=environments.versions)

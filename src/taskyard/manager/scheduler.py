@@ -316,7 +316,7 @@ def _lack(executor: Executor, requirement: Requirement) -> str:
 
 def _no_python(executor: Executor, requirement: Requirement) -> str:
     if not executor.pythons:
-        return "cannot build environments: it has no uv, or is older than the manager"
+        return "cannot build environments: it has neither uv nor a Python with pip, or is older than the manager"
     return f"has no Python {requirement.python} (it has {', '.join(executor.pythons)})"
 
 

@@ -95,7 +95,7 @@ async def test_one_that_is_held_for_long_is_waited_for_where_it_is_built(
     monkeypatch.setattr(environments, "LOOK_AGAIN", 0.0)
     held = os.open(shelf.folder / "a.lock", os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
-    with pytest.raises(CannotBuild, match="uv"):  # here it cannot be
+    with pytest.raises(CannotBuild, match="neither uv nor"):  # here it cannot be
         await Environments(shelf, None, [HERE]).use(BETA)
     os.close(held)
 

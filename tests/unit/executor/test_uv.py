@@ -16,6 +16,8 @@ from taskyard.executor.uv import BuildFailed, CannotBuild
         "error: Request failed after 3 retries in 12.7s\n  cause: tcp connect error",
         "error: Failed to fetch: http://localhost/a/\n  cause: HTTP status server error (503 Service Unavailable)",
         "error: Failed to fetch: http://localhost/a/\n  cause: HTTP status client error (401 Unauthorized)",
+        "error: No solution found\n\nhint: An index URL (u) could not be queried due to a lack of valid authentication (401)",
+        "error: No solution found\n\nhint: An index (u) returned a 403 Forbidden error.",
         "error: failed to write\n  cause: No space left on device (os error 28)",
     ],
 )

@@ -308,7 +308,7 @@ def test_an_executor_that_cannot_build_the_environment_is_named() -> None:
     needs = Requirement(environment="digest", python=">=3.11")
     fleet = fleet_of(without, old, right)
     assert sentences(fleet, needs) == {
-        "without": "cannot build environments: it has no uv, or is older than the manager",
+        "without": "cannot build environments: it has neither uv nor a Python with pip, or is older than the manager",
         "old": "has no Python >=3.11 (it has 3.9.18)",
     }
     assert placed(queue_of(task("t", 1, needs=needs)), fleet) == ["t"]
