@@ -49,8 +49,6 @@ AHEAD = ("logging", "random", "uuid", "tempfile", "multiprocessing.pool", "concu
 TIMEOUT = 300
 #: Runs of each kind, until one warm and one fresh agree: some of these tests depend on the time that they take.
 TRIES = 3
-#: Tests whose verdicts differ for a reason that docs/warm.md gives.
-EXPECTED: dict[str, str] = {}
 SYSTEM_PYTHON = "/usr/bin/python3"
 #: Beyond the users that executors and other tests take.
 FIRST_UID = 58_500
@@ -162,7 +160,7 @@ def differences(warm: list[Verdicts], fresh: list[Verdicts]) -> list[str]:
     return [
         f"{name}: warm {sorted(seen[0][name])}, fresh {sorted(seen[1][name])}"
         for name in sorted(seen[1])
-        if not seen[0][name] & seen[1][name] and name not in EXPECTED
+        if not seen[0][name] & seen[1][name]
     ]
 
 
