@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from taskyard.errors import StoreError, TaskyardError
 from taskyard.protocol.messages import IdempotencyKey, Submission, TaskFilter, TaskPage
@@ -40,9 +40,12 @@ from taskyard.task.model import (
     Task,
     TaskEvent,
 )
-from taskyard.task.state import Event
+from taskyard.task.state import Began, Event
 
 COMMIT_BYTES = 4 << 20
+#: Seconds in which a write is committed that nobody waits for, and the bytes of output that are no more than that.
+PATIENCE = 0.01
+LITTLE_OUTPUT = 4 << 10
 FEW_CHUNKS = 16  # who follows a log is never far behind: so little is read at once
 
 P = ParamSpec("P")
@@ -60,6 +63,7 @@ class SqliteStore(Store):
         self._writer = Writer(files.database, commit_bytes, self._deliver)
         self._thread = threading.Thread(target=self._writer.run, name="store-writer", daemon=True)
         self.generation = files.generation
+        self._patience: asyncio.TimerHandle | None = None
         self.failed = asyncio.Event()
         self.failure: StoreError | None = None
         self._waking = False
@@ -89,7 +93,8 @@ class SqliteStore(Store):
     def report(
         self, fence: Fence, event: Event, now: float, jitter: float = 0.0, course: Course = NOTHING_SEEN
     ) -> Awaitable[Task | Removed | Stale]:
-        return self._write(0, transitions.report, self.generation, fence, event, now, jitter, course)
+        write = self._write_soon if isinstance(event, Began) else self._write
+        return write(0, transitions.report, self.generation, fence, event, now, jitter, course)
 
     def request(self, task_id: str, event: Event, now: float) -> Awaitable[Task | Removed]:
         return self._write(0, transitions.request, task_id, event, now)
@@ -101,7 +106,9 @@ class SqliteStore(Store):
         return self._write(0, transitions.time_out, task_ids, now)
 
     def append_output(self, fence: Fence, chunks: Sequence[Chunk]) -> Awaitable[int | Stale]:
-        return self._write(output.size(chunks), output.append, self.generation, fence, chunks)
+        size = output.size(chunks)
+        write = self._write_soon if size <= LITTLE_OUTPUT else self._write
+        return write(size, output.append, self.generation, fence, chunks)
 
     def save_executor(self, row: ExecutorRow) -> Awaitable[None]:
         return self._write(0, upkeep.save_executor, row)
@@ -180,6 +187,8 @@ class SqliteStore(Store):
         return True
 
     async def close(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
         self._writer.finish()
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self._files.close)
@@ -189,20 +198,35 @@ class SqliteStore(Store):
     def _write(
         self, size: int, operation: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> asyncio.Future[T]:
-        waiter: asyncio.Future[T] = self._loop.create_future()
+        """Committed as soon as can be."""
+        return self._put(Job(lambda database: operation(database, *args, **kwargs), size, self._loop.create_future()))
+
+    def _write_soon(
+        self, size: int, operation: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """For what nobody waits for: it shares the next commit, which comes within :data:`PATIENCE`."""
+        job = Job(lambda database: operation(database, *args, **kwargs), size, self._loop.create_future())
+        return self._put(job, patient=True)
+
+    def _put(self, job: Job, *, patient: bool = False) -> asyncio.Future[Any]:
         try:
-            self._writer.put(Job(lambda database: operation(database, *args, **kwargs), size, waiter))
+            self._writer.put(job)
         except TaskyardError as error:
-            waiter.set_exception(error)
-        else:
-            if not self._waking:
-                self._waking = True
-                self._loop.call_soon(self._wake)
-        return waiter
+            job.waiter.set_exception(error)
+            return job.waiter
+        if not patient and not self._waking:
+            self._waking = True
+            self._loop.call_soon(self._wake)
+        elif patient and self._patience is None:
+            self._patience = self._loop.call_later(PATIENCE, self._wake)
+        return job.waiter
 
     def _wake(self) -> None:
-        """At the end of this turn of the loop: what came in it shares a commit."""
+        """At the end of this turn of the loop: what came in it shares a commit, with what came before and could wait."""
         self._waking = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         self._writer.wake()
 
     def _deliver(self, committed: Committed) -> None:

@@ -65,6 +65,7 @@ class Writer:
         self._deliver = deliver
         self._queue: deque[Job] = deque()
         self._arrived = threading.Condition()
+        self._hurried = False
         self._refusal: StoreError | None = None
         self._log_pages = 0
         database.forget_all()
@@ -83,6 +84,7 @@ class Writer:
     def wake(self) -> None:
         """Have :meth:`run` see to what was queued: once for jobs that come together, which then share a commit."""
         with self._arrived:
+            self._hurried = bool(self._queue)
             self._arrived.notify()
 
     def finish(self) -> None:
@@ -110,8 +112,8 @@ class Writer:
 
     def _wait(self) -> bool:
         with self._arrived:
-            self._arrived.wait_for(lambda: self._queue or self._refusal)
-            return bool(self._queue)
+            self._arrived.wait_for(lambda: self._hurried or self._refusal)
+            return bool(self._queue) or self._refusal is None
 
     def _take(self) -> list[Job]:
         """The oldest jobs, up to the bytes of one commit; one at least."""
@@ -121,6 +123,7 @@ class Writer:
             while self._queue and (not jobs or size + self._queue[0].size <= self._commit_bytes):
                 jobs.append(self._queue.popleft())
                 size += jobs[-1].size
+            self._hurried = bool(self._queue)
             return jobs
 
     def _commit(self, jobs: list[Job]) -> Committed:
