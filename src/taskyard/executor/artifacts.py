@@ -40,8 +40,6 @@ class ArtifactUploader:
         try:
             if folder.is_symlink():
                 raise BadOutput("the output folder was replaced by a link")
-            if _is_empty(folder):
-                return ()
             names = await asyncio.to_thread(self._find, folder)
             return tuple([await self._upload(folder / name, name, addresses) for name in names])
         except OSError as error:
@@ -75,9 +73,12 @@ class ArtifactUploader:
         return Artifact(path=name, size=size, sha256=sha256)
 
 
-def _is_empty(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return next(entries, None) is None
+def has_nothing(folder: Path) -> bool:
+    """Whether there are no artifacts: the folder is there, and nothing is in it."""
+    try:
+        return not folder.is_symlink() and not os.listdir(folder)
+    except OSError:  # what has become of it is told by the upload
+        return False
 
 
 def _name(path: str, folder: Path) -> str:

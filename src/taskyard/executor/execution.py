@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from taskyard.executor import outcomes, program
-from taskyard.executor.artifacts import ArtifactUploader, BadOutput
+from taskyard.executor.artifacts import ArtifactUploader, BadOutput, has_nothing
 from taskyard.executor.capture import Capture
 from taskyard.executor.disk import DiskWatch
 from taskyard.executor.downloader import Downloader
@@ -319,6 +319,8 @@ class Execution:
 
     async def _with_artifacts(self, outcome: Outcome) -> Outcome:
         try:
+            if has_nothing(self._workspace.output):
+                return outcome
             artifacts = await self._interruptibly(self._uploaded())
         except BadOutput as error:
             if not self._workspace.root.parent.exists():  # all attempts have theirs there: no fault of this script

@@ -16,6 +16,7 @@ from taskyard.executor.capture import Capture
 from taskyard.executor.delivery import Deliveries
 from taskyard.executor.execution import UPLOAD_AFTER_DRAIN, Execution, Tools
 from taskyard.executor.node import LONGEST_DRAIN_GRACE, Node
+from taskyard.executor.prepared import REFILL_PAUSE, Prepared
 from taskyard.executor.spool import Spool, folder_name
 from taskyard.executor.stimuli import (
     BeginGrace,
@@ -35,13 +36,15 @@ from taskyard.executor.stimuli import (
     StopAttempt,
     Tick,
 )
-from taskyard.executor.workspace import Workspace
+from taskyard.executor.workspace import Workspace, make_folders
 from taskyard.link import clock
 from taskyard.link.base import Link
 from taskyard.protocol.messages import ExecutorMessage, HeartbeatEcho, ManagerOrder, Run, Welcome
 from taskyard.settings import ExecutorSettings
 from taskyard.task.model import Fence
 
+#: Attempts for which folders are made ahead, at most.
+MOST_PREPARED = 8
 #: Seconds between two looks at the deadline, at most: timers stand still while the machine is suspended.
 LONGEST_LOOK = 1.0
 #: Seconds that the manager gets to acknowledge the last outcomes.
@@ -82,6 +85,9 @@ class Performer:
         self._deadline = math.inf
         self._look = LONGEST_LOOK
         self._grace: asyncio.TimerHandle | None = None
+        self._workspaces = Prepared(folder, make_folders)
+        self._refill: asyncio.TimerHandle | None = None
+        self._refill_soon()
         self._fed = asyncio.Event()
         self._session_closed = asyncio.Event()
 
@@ -200,7 +206,7 @@ class Performer:
         execution = self._executions[fence] = Execution(
             run,
             self._tools,
-            Workspace(self._folder / folder_name(fence)),
+            Workspace(self._folder / folder_name(fence), self._workspaces.put),
             Capture(fence, output, self._deliveries, settings.max_output, settings.max_spool),
             self.feed,
             lambda outcome: self._spool.save(fence, outcome, output.beside),
@@ -209,6 +215,18 @@ class Performer:
         self._attempts.add(task)
         task.add_done_callback(self._attempts.discard)
         task.add_done_callback(lambda _: self._executions.pop(fence))
+        self._refill_soon()
+
+    def _refill_soon(self) -> None:
+        if self._refill is None:
+            self._refill = asyncio.get_running_loop().call_later(REFILL_PAUSE, self._prepare)
+
+    def _prepare(self) -> None:
+        """What the next attempts need of the disk."""
+        self._refill = None
+        wanted = min(self._settings.slots, MOST_PREPARED)
+        self._workspaces.fill(wanted)
+        self._spool.prepare(wanted)
 
     def _set_aside(self, fence: Fence) -> None:
         log.warning("outcome_discarded", task_id=fence.task_id, attempt=fence.attempt)

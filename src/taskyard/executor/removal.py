@@ -13,6 +13,7 @@ import structlog
 
 from taskyard.executor.linux import unmount
 
+_IS_ESCAPED = re.compile(rb"[\s\\#]")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 log = structlog.get_logger()
@@ -32,12 +33,14 @@ def mounted_below(root: Path) -> list[str]:
     """Where something is mounted, at a folder or below it: a place for each mount, what was mounted last first. Empty where
     the system does not tell."""
     try:
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        content = Path("/proc/self/mountinfo").read_bytes()
     except OSError:
         return []
+    if os.fsencode(root.name) not in content and not _IS_ESCAPED.search(os.fsencode(root.name)):
+        return []  # it is mentioned nowhere
     # A script may have put a link in the folder's own place: what it points to is none of ours.
     folder = os.path.join(os.path.realpath(root.parent), root.name)
-    points = [_ESCAPE.sub(lambda code: bytes([int(code[1], 8)]), line.split(b" ")[4]) for line in lines]
+    points = [_ESCAPE.sub(lambda code: bytes([int(code[1], 8)]), line.split(b" ")[4]) for line in content.splitlines()]
     places = [os.fsdecode(point) for point in reversed(points)]
     return [place for place in places if place == folder or place.startswith(f"{folder}/")]
 

@@ -28,6 +28,7 @@ import structlog
 
 from taskyard.errors import MalformedFrame
 from taskyard.executor import rooms
+from taskyard.executor.prepared import Prepared
 from taskyard.folders import make_private
 from taskyard.task.model import Chunk, Fence, Outcome, Stream
 
@@ -132,6 +133,11 @@ class OutputLog:
             self._file.close()
 
 
+def _make_room(folder: Path) -> None:
+    folder.mkdir(mode=0o700, exist_ok=True)
+    rooms.reserve(folder / "outcome.new")
+
+
 def _read_record(file: BinaryIO) -> Chunk | None:
     header = file.read(_LENGTH.size)
     if len(header) < _LENGTH.size:
@@ -162,14 +168,18 @@ class Spool:
         self._discarded = root / "discarded"
         for folder in (self._spool, self._discarded):
             make_private(folder)
+        self._prepared = Prepared(self._spool, _make_room)
+
+    def prepare(self, wanted: int) -> None:
+        """Reserve room for so many attempts ahead."""
+        self._prepared.fill(wanted)
 
     def open(self, fence: Fence) -> OutputLog:
         """The empty output of a new attempt, for whose outcome room is reserved. ``OSError`` where the disk has none."""
         folder = self._folder(fence)
         rooms.check_free(self._spool)
-        folder.mkdir(mode=0o700, exist_ok=True)
         try:
-            rooms.reserve(folder / "outcome.new")
+            self._prepared.put(folder)
         except OSError:
             self.remove(fence)
             raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from taskyard.executor.removal import remove_tree
@@ -42,9 +42,10 @@ class BadFile(Exception):
 
 
 class Workspace:
-    """See the module. ``root`` is the attempt's own folder, which is not there yet."""
+    """See the module. ``root`` is the attempt's own folder, which is not there yet; ``put`` puts it there, with its own."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, put: Callable[[Path], None] | None = None) -> None:
+        self._put = put or make_folders
         self.root = root
         self.work = root / "work"
         self.output = root / "output"
@@ -52,9 +53,8 @@ class Workspace:
         self.home = root / "home"
 
     def make(self) -> None:
-        """Make the folders, for this user alone."""
-        for folder in (self.root, self.work, self.output, self.temporary, self.home):
-            folder.mkdir(mode=0o700)
+        """Make the folders, for this user alone. ``OSError``."""
+        self._put(self.root)
 
     def write(self, file: FileRef, content: bytes) -> None:
         """Write a file that came inside the message. ``BadFile``."""
@@ -109,6 +109,12 @@ class Workspace:
             except OSError as error:
                 raise _bad(file, error) from error
         return path
+
+
+def make_folders(root: Path) -> None:
+    """A workspace without an attempt."""
+    for folder in (root, root / "work", root / "output", root / "tmp", root / "home"):
+        os.mkdir(folder, 0o700)
 
 
 def _bad(file: FileRef, error: OSError) -> BadFile:

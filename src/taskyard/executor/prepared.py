@@ -1,0 +1,50 @@
+"""Folders that are made ahead of time: most of what a short attempt needs of the disk."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+#: Seconds after one was taken before another is made: what has just begun gets the CPU.
+REFILL_PAUSE = 0.05
+
+log = structlog.get_logger()
+
+
+class Prepared:
+    """``make`` makes one, with what is in it; ``OSError`` where it could not. As many lie in ``parent`` as were asked for."""
+
+    def __init__(self, parent: Path, make: Callable[[Path], None]) -> None:
+        self._parent = parent
+        self._make = make
+        self._numbers = itertools.count(1)
+        self._there: deque[Path] = deque()
+
+    def put(self, place: Path) -> None:
+        """Have one there: one that was made ahead, or else a new one. ``OSError``."""
+        while self._there:
+            ready = self._there.popleft()
+            try:
+                os.rename(ready, place)
+            except FileNotFoundError:  # somebody has tidied up
+                continue
+            return
+        self._make(place)
+
+    def fill(self, wanted: int) -> None:
+        """Make as many as are missing. Where one cannot be made, whoever needs it is told why."""
+        while len(self._there) < wanted:
+            place = self._parent / f".ahead-{next(self._numbers)}"
+            try:
+                self._make(place)
+            except OSError as error:
+                log.debug("nothing_made_ahead", reason=str(error))
+                shutil.rmtree(place, ignore_errors=True)
+                return
+            self._there.append(place)
