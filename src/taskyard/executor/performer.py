@@ -144,6 +144,7 @@ class Performer:
         self.feed(GraceOver())
         if not await self._until_empty(lambda: self.holds, END_TIMEOUT):
             self._abandon()
+        self._prepare(0)
         await self._until_empty(lambda: self.finished if self._link is not None else (), ACKNOWLEDGE_TIMEOUT)
         if self._link is not None:
             self._link.close()
@@ -219,12 +220,14 @@ class Performer:
 
     def _refill_soon(self) -> None:
         if self._refill is None:
-            self._refill = asyncio.get_running_loop().call_later(REFILL_PAUSE, self._prepare)
+            wanted = min(self._settings.slots, MOST_PREPARED)
+            self._refill = asyncio.get_running_loop().call_later(REFILL_PAUSE, self._prepare, wanted)
 
-    def _prepare(self) -> None:
-        """What the next attempts need of the disk."""
-        self._refill = None
-        wanted = min(self._settings.slots, MOST_PREPARED)
+    def _prepare(self, wanted: int) -> None:
+        """What so many next attempts need of the disk."""
+        if self._refill is not None:
+            self._refill.cancel()
+            self._refill = None
         self._workspaces.fill(wanted)
         self._spool.prepare(wanted)
 

@@ -38,7 +38,9 @@ class Prepared:
         self._make(place)
 
     def fill(self, wanted: int) -> None:
-        """Make as many as are missing. Where one cannot be made, whoever needs it is told why."""
+        """Have that many. Where one cannot be made, whoever needs it is told why."""
+        while len(self._there) > wanted:
+            shutil.rmtree(self._there.popleft(), ignore_errors=True)
         while len(self._there) < wanted:
             place = self._parent / f".ahead-{next(self._numbers)}"
             try:
