@@ -55,9 +55,10 @@ class Metrics:
                 registry=self._registry,
             )
         )
-        self.attempts = Counter(
+        attempts = Counter(
             "taskyard_attempts", "Attempts that are over, by how they ended.", ["outcome"], registry=self._registry
         )
+        self._attempts = functools.cache(attempts.labels)
         self.stale = Counter(
             "taskyard_stale_reports", "Reports and claims that came too late.", ["report"], registry=self._registry
         )
@@ -70,6 +71,10 @@ class Metrics:
         self.timeouts = Counter(
             "taskyard_timeouts", "Tasks whose queue or total timeout was over.", registry=self._registry
         )
+
+    def attempt_ended(self, how: str) -> None:
+        """An attempt is over; ``how`` is one of few words."""
+        self._attempts(how).inc()
 
     def attempt_step(self, step: Step, course: Course, now: float) -> None:
         """An attempt has come that far."""

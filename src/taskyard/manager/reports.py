@@ -188,7 +188,7 @@ class Reports:
         self._metrics.attempt_step("end", course, self._wall())
         self._metrics.executor_steps(outcome)
         ending = "stopped" if outcome.stopped else (outcome.reason or "finished")
-        self._metrics.attempts.labels(outcome=str(ending)).inc()
+        self._metrics.attempt_ended(str(ending))
         # One that ended well is in its task's history, and there may be thousands a second of them.
         level = logging.DEBUG if outcome.succeeded else logging.INFO
         log.log(level, "attempt_ended", **_ids(fence), outcome=str(ending), exit_code=outcome.exit_code)

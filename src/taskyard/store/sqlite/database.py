@@ -36,7 +36,7 @@ PRAGMA temp_store = MEMORY;
 
 
 #: Tasks that the writer knows without reading them.
-MOST_KNOWN = 4096
+MOST_KNOWN = 16_384
 
 
 class Database:

@@ -54,6 +54,22 @@ UPDATE tasks SET
     version = :version, until = :until, message = :message, timed_out = :timed_out, expires_at = :expires_at
 WHERE ordinal = :task AND attempt = :read_attempt AND version = :read_version;
 
+-- name: claim_task
+-- This one and the next two write what update_task would, where only that can have changed: every task goes through them.
+UPDATE tasks SET
+    state = 'scheduled', executor_id = :executor_id, not_before = NULL, until = NULL, attempt = :attempt, version = :version
+WHERE ordinal = :task AND attempt = :read_attempt AND version = :read_version;
+
+-- name: begin_task
+UPDATE tasks SET state = 'running', started_at = :started_at, version = :version
+WHERE ordinal = :task AND attempt = :read_attempt AND version = :read_version;
+
+-- name: finish_task
+UPDATE tasks SET
+    state = 'finished', stop = NULL, executor_id = NULL, started_at = NULL, timed_out = 0, ended_at = :ended_at,
+    version = :version
+WHERE ordinal = :task AND attempt = :read_attempt AND version = :read_version;
+
 -- name: shift_times
 -- The times that are still to come. A backoff of 0 is none.
 UPDATE tasks SET

@@ -172,19 +172,7 @@ def change(database: Database, task: Task, event: Event, moment: Moment) -> Task
         return task
     after = msgspec.structs.replace(after, version=task.version + 1)
     database.touched.add(task.id)
-    changed = database.run(
-        "update_task",
-        **rows.state_columns(after.state),
-        attempt=after.attempt,
-        failures=after.failures,
-        losses=after.losses,
-        version=after.version,
-        expires_at=after.expires_at,
-        task=task.order,
-        read_attempt=task.attempt,
-        read_version=task.version,
-    )
-    if not changed:
+    if not _write(database, task, after, event):
         database.forget(task.id)
         return STALE
     if after.revision != task.revision:
@@ -207,6 +195,29 @@ def change(database: Database, task: Task, event: Event, moment: Moment) -> Task
         database.know(after)
     _note_event(database, after, event, moment.now)
     return after
+
+
+def _write(database: Database, task: Task, after: Task, event: Event) -> bool:
+    """Whether the row was still as ``task`` was read, and is now as ``after`` says."""
+    read = {"task": task.order, "read_attempt": task.attempt, "read_version": task.version, "version": after.version}
+    match event, after.state:
+        case Claim(), Scheduled(executor_id=executor_id):
+            changed = database.run("claim_task", executor_id=executor_id, attempt=after.attempt, **read)
+        case Began(), Running(started_at=started_at):
+            changed = database.run("begin_task", started_at=started_at, **read)
+        case Ended(), Finished(ended_at=ended_at):
+            changed = database.run("finish_task", ended_at=ended_at, **read)
+        case _:
+            changed = database.run(
+                "update_task",
+                **rows.state_columns(after.state),
+                attempt=after.attempt,
+                failures=after.failures,
+                losses=after.losses,
+                expires_at=after.expires_at,
+                **read,
+            )
+    return bool(changed)
 
 
 def remove(database: Database, task: Task) -> Removed | Stale:
