@@ -24,6 +24,7 @@ from taskyard.task.model import (
     Steps,
     StopCause,
     Stopped,
+    Task,
 )
 from taskyard.task.state import (
     Began,
@@ -184,6 +185,26 @@ async def test_an_outcome_before_all_of_its_output_is_refused(store: Store) -> N
 async def test_an_outcome_is_accepted_before_began(store: Store) -> None:
     claimed = await scheduled(store)
     assert still_there(await store.report(claimed.fence, SUCCESS, NOW)).state == Finished(ended_at=NOW)
+
+
+@pytest.mark.parametrize("cause", [None, StopCause.USER, StopCause.TIMEOUT])
+async def test_the_row_says_after_each_step_what_the_step_gave(store: Store, cause: StopCause | None) -> None:
+    """A good end beats a stop that was asked for before it: nothing of that is left in the row."""
+    task = await submit(store, queue_timeout=50.0, total_timeout=60.0)
+    claimed = await claim(store, task)
+    steps = [claimed.task, await store.report(claimed.fence, Began(), NOW + 1)]
+    assert await store.task(task.id) == steps[-1]
+    if cause is StopCause.USER:
+        steps.append(await store.request(task.id, Stop(), NOW + 2))
+    elif cause is StopCause.TIMEOUT:
+        steps += await store.time_out([task.id], NOW + 100)
+    assert isinstance(steps[-1], Task)
+    assert steps[-1].state == Running(executor_id=EXECUTOR, started_at=NOW + 1, stop=cause)
+    assert await store.task(task.id) == steps[-1]
+    finished = await store.report(claimed.fence, SUCCESS, NOW + 200)
+    assert isinstance(finished, Task)
+    assert finished.state == Finished(ended_at=NOW + 200)
+    assert await store.task(task.id) == finished
 
 
 @pytest.mark.parametrize("event", [Began(), SUCCESS, Lost(), Missing(), StopConfirmed()], ids=repr)
