@@ -84,7 +84,7 @@ def _peers(peers: Mapping[str, Any]) -> str:
     for found, way in plot.rows(peers):
         client = f" ({way['client']})" if way["client"] else ""
         lines.append(
-            f"| {', '.join(found['versions'])}{plot.variant(found)} | {way['kind']}{client} | {way['p50 s'] * 1000:.2f} ms | "
+            f"| {found['title']} ({', '.join(found['versions'])}) | {way['kind']}{client} | {way['p50 s'] * 1000:.2f} ms | "
             f"{way['p99 s'] * 1000:.2f} ms | {way['p50 s'] / found['bare p50 s']:.2f} | {way['batch tasks/s']:.0f} /s | "
             f"{found['idle percent of a core']:.1f}% of a core, {found['idle MiB']:.0f} MiB |"
         )

@@ -25,12 +25,6 @@ def rows(peers: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], Mapping[
                         yield peers[name], way
 
 
-def variant(found: Mapping[str, Any]) -> str:
-    """What the title says beyond the system's name: ``, SimpleWorker``."""
-    _, comma, said = found["title"].partition(", ")
-    return f"{comma}{said}"
-
-
 def drawn(found: Mapping[str, Any]) -> str:
     """Two panels of bars: milliseconds of one task (logarithmic), and tasks per second of a batch."""
     bars = list(rows(found["peers"]))
@@ -44,7 +38,7 @@ def drawn(found: Mapping[str, Any]) -> str:
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(12, 24, "The same script of one line, two slots, warm pools", size=16),
         *(_legend(number, kind) for number, kind in enumerate(KINDS)),
-        _text(LEFT, TOP - 26, "submit to result, one at a time, p50 in ms (logarithmic; less is better)"),
+        _text(LEFT, TOP - 26, "one at a time: p50 in ms, logarithmic (less is better)"),
         _text(right, TOP - 26, "500 at once, tasks/s (more is better)"),
     ]
     for decade in (1, 10, 100, 1000):

@@ -31,11 +31,12 @@ def measure() -> list[Figure]:
         forks: list[float] = []
         ours: list[float] = []
         with running(setup) as yard:
-            api = Api(yard.http_port)
-            api.submit_and_wait()
+            Api(yard.http_port).submit_and_wait()
             for number in range(rounds):
                 bare.append(TASKS / _bare())
                 forks.append(TASKS / fork_loops(SLOTS, TASKS // SLOTS))
+                # A connection of its own: the server closes one that was idle while the bare loops ran.
+                api = Api(yard.http_port)
                 ours.append(TASKS / run_batch(api, f"batch-{number}-", TASKS))
         print(f"{TASKS} in one batch on {SLOTS} slots, tasks/s, {rounds} rounds: {setup}")
         for name, rates in (("bare loops", bare), ("ceiling: loops that only fork", forks), ("ours", ours)):
