@@ -12,11 +12,11 @@ from typing import assert_never
 import structlog
 
 from taskyard.executor import rooms
+from taskyard.executor.ahead import REFILL_PAUSE, FoldersAhead
 from taskyard.executor.capture import Capture
 from taskyard.executor.delivery import Deliveries
 from taskyard.executor.execution import UPLOAD_AFTER_DRAIN, Execution, Tools
 from taskyard.executor.node import LONGEST_DRAIN_GRACE, Node
-from taskyard.executor.prepared import REFILL_PAUSE, Prepared
 from taskyard.executor.spool import Spool, folder_name
 from taskyard.executor.stimuli import (
     BeginGrace,
@@ -44,7 +44,7 @@ from taskyard.settings import ExecutorSettings
 from taskyard.task.model import Fence
 
 #: Attempts for which folders are made ahead, at most.
-MOST_PREPARED = 8
+MOST_AHEAD = 8
 #: Seconds between two looks at the deadline, at most: timers stand still while the machine is suspended.
 LONGEST_LOOK = 1.0
 #: Seconds that the manager gets to acknowledge the last outcomes.
@@ -85,7 +85,7 @@ class Performer:
         self._deadline = math.inf
         self._look = LONGEST_LOOK
         self._grace: asyncio.TimerHandle | None = None
-        self._workspaces = Prepared(folder, make_folders)
+        self._workspaces = FoldersAhead(folder, make_folders)
         self._refill: asyncio.TimerHandle | None = None
         self._refill_soon()
         self._fed = asyncio.Event()
@@ -220,7 +220,7 @@ class Performer:
 
     def _refill_soon(self) -> None:
         if self._refill is None:
-            wanted = min(self._settings.slots, MOST_PREPARED)
+            wanted = min(self._settings.slots, MOST_AHEAD)
             self._refill = asyncio.get_running_loop().call_later(REFILL_PAUSE, self._prepare, wanted)
 
     def _prepare(self, wanted: int) -> None:

@@ -28,7 +28,7 @@ import structlog
 
 from taskyard.errors import MalformedFrame
 from taskyard.executor import rooms
-from taskyard.executor.prepared import Prepared
+from taskyard.executor.ahead import FoldersAhead
 from taskyard.folders import make_private
 from taskyard.task.model import Chunk, Fence, Outcome, Stream
 
@@ -168,18 +168,18 @@ class Spool:
         self._discarded = root / "discarded"
         for folder in (self._spool, self._discarded):
             make_private(folder)
-        self._prepared = Prepared(self._spool, _make_room)
+        self._ahead = FoldersAhead(self._spool, _make_room)
 
     def prepare(self, wanted: int) -> None:
         """Reserve room for so many attempts ahead."""
-        self._prepared.fill(wanted)
+        self._ahead.fill(wanted)
 
     def open(self, fence: Fence) -> OutputLog:
         """The empty output of a new attempt, for whose outcome room is reserved. ``OSError`` where the disk has none."""
         folder = self._folder(fence)
         rooms.check_free(self._spool)
         try:
-            self._prepared.put(folder)
+            self._ahead.put(folder)
         except OSError:
             self.remove(fence)
             raise

@@ -17,7 +17,7 @@ REFILL_PAUSE = 0.05
 log = structlog.get_logger()
 
 
-class Prepared:
+class FoldersAhead:
     """``make`` makes one, with what is in it; ``OSError`` where it could not. As many lie in ``parent`` as were asked for."""
 
     def __init__(self, parent: Path, make: Callable[[Path], None]) -> None:

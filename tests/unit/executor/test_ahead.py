@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.executor.prepared import Prepared
+from taskyard.executor.ahead import FoldersAhead
 
 
 def make(folder: Path) -> None:
@@ -18,38 +18,38 @@ def made(folder: Path) -> list[str]:
 
 
 def test_is_made_anew_where_none_was_made_ahead(tmp_path: Path) -> None:
-    Prepared(tmp_path, make).put(tmp_path / "place")
+    FoldersAhead(tmp_path, make).put(tmp_path / "place")
     assert made(tmp_path) == ["place"]
     assert made(tmp_path / "place") == ["inside"]
 
 
 def test_what_was_made_ahead_is_moved(tmp_path: Path) -> None:
-    prepared = Prepared(tmp_path, make)
-    prepared.fill(2)
-    ahead = {one.stat().st_ino for one in tmp_path.iterdir()}
-    prepared.put(tmp_path / "place")
-    assert (tmp_path / "place").stat().st_ino in ahead
+    ahead = FoldersAhead(tmp_path, make)
+    ahead.fill(2)
+    inodes = {one.stat().st_ino for one in tmp_path.iterdir()}
+    ahead.put(tmp_path / "place")
+    assert (tmp_path / "place").stat().st_ino in inodes
     assert len(made(tmp_path)) == 2
 
 
 def test_what_was_tidied_up_is_made_anew(tmp_path: Path) -> None:
-    prepared = Prepared(tmp_path, make)
-    prepared.fill(2)
+    ahead = FoldersAhead(tmp_path, make)
+    ahead.fill(2)
     for one in tmp_path.iterdir():
         shutil.rmtree(one)
-    prepared.put(tmp_path / "place")
+    ahead.put(tmp_path / "place")
     assert made(tmp_path / "place") == ["inside"]
 
 
 def test_one_that_cannot_be_made_is_told_of_when_it_is_needed(tmp_path: Path) -> None:
-    prepared = Prepared(tmp_path / "missing", make)
-    prepared.fill(1)
+    ahead = FoldersAhead(tmp_path / "missing", make)
+    ahead.fill(1)
     with pytest.raises(FileNotFoundError):
-        prepared.put(tmp_path / "missing" / "place")
+        ahead.put(tmp_path / "missing" / "place")
 
 
 def test_leaves_nothing(tmp_path: Path) -> None:
-    prepared = Prepared(tmp_path, make)
-    prepared.fill(3)
-    prepared.fill(0)
+    ahead = FoldersAhead(tmp_path, make)
+    ahead.fill(3)
+    ahead.fill(0)
     assert made(tmp_path) == []
