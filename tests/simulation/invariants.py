@@ -261,7 +261,9 @@ class Invariants:
                     (f"{machine.name} has no room", performer._node._room != performer._node.capacity),
                 ]
             spool = machine.folder / "spool"
+            kept = spool.iterdir() if spool.exists() else ()
             checks.append(
-                (f"spool of {machine.name}", sorted(one.name for one in spool.iterdir()) if spool.exists() else [])
+                # What is made ahead is there at rest too.
+                (f"spool of {machine.name}", sorted(one.name for one in kept if not one.name.startswith(".ahead-")))
             )
         return "; ".join(f"{name}: {value}" for name, value in checks if value)

@@ -193,32 +193,22 @@ def acknowledged_before_commit(plant: Plant) -> None:
 
 @bug("waiters whose commit failed are told that it succeeded")
 def failed_commit_acknowledged(plant: Plant) -> None:
-    attempt = Writer._attempt
-
-    def attempted(self: Any, job: Any) -> Answer:
-        results: list[Any] = []
-
-        def kept(database: Any) -> Any:
-            results.append(job.operation(database))
-            return results[0]
-
-        answer = attempt(self, type(job)(kept, job.size, job.waiter))
-        self.told = getattr(self, "told", {})
-        if results:
-            self.told[job.waiter] = results[0]
-        return answer
-
     commit = Writer._commit
 
     def committed(self: Any, jobs: Any) -> Committed:
-        self.told = {}
-        done = commit(self, jobs)
-        answers = tuple(
-            Answer(one.waiter, self.told[one.waiter]) if one.waiter in self.told else one for one in done.answers
-        )
+        told: dict[Any, Any] = {}
+
+        def telling(job: Any) -> Any:
+            def kept(database: Any) -> Any:
+                told[job.waiter] = job.operation(database)
+                return told[job.waiter]
+
+            return type(job)(kept, job.size, job.waiter)
+
+        done = commit(self, [telling(job) for job in jobs])
+        answers = tuple(Answer(one.waiter, told[one.waiter]) if one.waiter in told else one for one in done.answers)
         return Committed(answers, done.touched)
 
-    plant(Writer, "_attempt", attempted)
     plant(Writer, "_commit", committed)
 
 
