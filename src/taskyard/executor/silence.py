@@ -5,9 +5,11 @@ CPython from 3.9 on, with nothing but the standard library.
 from __future__ import annotations
 
 import _io
+import _signal  # type: ignore[import-not-found]
 import _thread
 import _warnings
 import _weakref
+import atexit as _atexit
 import gc
 import os
 import sys
@@ -38,10 +40,10 @@ LOADERS_OF_PYTHON = {
     "NamespaceLoader",
     "_NamespaceLoader",
 }
-#: What weak references of the standard library's own collections call: what is written there, and what is called so.
-SILENT_CALLBACKS = {"_weakrefset", "weakref", "_destroy"}
 #: More objects than that are not looked through one by one.
 MANY_OBJECTS = 50_000
+#: More blocks of memory than that, and the list of the objects alone may be too much.
+MANY_BLOCKS = 500_000
 _HAS_GC = 1 << 14  # of type.__flags__: the garbage collector knows of the type's objects
 _BASES, _NAMES, _FLAGS = (type.__dict__[name].__get__ for name in ("__mro__", "__dict__", "__flags__"))
 _FILES = {_io.FileIO, _io.BufferedReader, _io.BufferedWriter, _io.BufferedRandom, _io.TextIOWrapper}
@@ -56,21 +58,30 @@ class Silence:
     def __init__(self) -> None:
         streams = (sys.stdin, sys.stdout, sys.stderr)
         known = [one for stream in streams for one in (stream, stream.buffer, getattr(stream.buffer, "raw", None))]
-        made = [one for one in gc.get_objects() if not isinstance(one, type) and not any(one is each for each in known)]
+        ours = (type, type(sys))  # of the modules those that are listed count
+        made = [one for one in gc.get_objects() if not isinstance(one, ours) and not any(one is each for each in known)]
         self._begun = not any(map(_speaks, made))
         self._streams = streams
         self._filters = list(_warnings.filters)
+        self._signals = {number: _signal.getsignal(number) for number in _signal.valid_signals()}
+        self._hooks: list[str] = []
+        sys.addaudithook(self._note_hook)
         gc.freeze()
+        self._blocks = sys.getallocatedblocks()
         self._later: list[None] = []
 
     def leave(self, code: int) -> None:
         """End the process with that exit code. Returns where the interpreter must do it, which nothing stands in the way of."""
-        if _libc is None or not -(1 << 31) <= code < 1 << 31 or not self.is_kept():
+        if _libc is None or not -(1 << 31) <= code < 1 << 31:
             return
         try:
+            if not self.is_kept():
+                return
             for stream in self._streams[1:]:
                 stream.flush()
-        except BaseException:  # the interpreter meets it again, and has its own words and exit code for it
+        except (
+            BaseException
+        ):  # the script has changed what we use; or the interpreter meets it again, and has words for it
             return
         _libc.exit(code & 0xFF)  # with what the C library and extensions do at their end
 
@@ -78,16 +89,24 @@ class Silence:
         """Whether the end would be silent now."""
         return (
             self._begun
+            and not self._hooks
+            and sys.getallocatedblocks() - self._blocks < MANY_BLOCKS
+            and all(_signal.getsignal(number) == handler for number, handler in self._signals.items())
             and _are_same(self._streams, (sys.stdin, sys.stdout, sys.stderr))
             and _are_same(self._streams, (sys.__stdin__, sys.__stdout__, sys.__stderr__))
             and not _has_callbacks()
             and _thread._count() == 0
             and _threads() == 1
-            and self._filters == _warnings.filters
+            and self._filters == _warnings.filters == getattr(sys.modules.get("warnings"), "filters", self._filters)
             and "PYTHONINSPECT" not in os.environ
             and all(map(_is_silent, list(sys.modules.values())))
             and self._is_heap_silent()
         )
+
+    def _note_hook(self, event: str, arguments: object) -> None:
+        """Nothing lists the hooks that a script has added, and what we ask would be told to them."""
+        if event == "sys.addaudithook":
+            self._hooks.append(event)
 
     def _is_heap_silent(self) -> bool:
         """Whether nothing that has been made since the beginning has an end of its own."""
@@ -104,9 +123,9 @@ def _are_same(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
 def _has_callbacks() -> bool:
     """Whether something is called at the end, or when memory is cleared up."""
     found: Any = sys.modules.get
-    atexit, threading = found("atexit"), found("threading")
+    threading = found("threading")
     return bool(
-        (atexit is not None and atexit._ncallbacks())
+        _atexit._ncallbacks()  # of the whole interpreter, from Python 3.10 on
         or (threading is not None and getattr(threading, "_threading_atexits", True))
         or gc.callbacks
         or gc.get_debug()
@@ -127,14 +146,24 @@ def _speaks(one: Any) -> bool:
     """Whether something may happen when it goes. Files and generators that wait in a ``finally`` have finalizers too.
     Nothing is asked of an object itself: its class may have its own ways to answer."""
     kind = type(one)
-    if issubclass(kind, type):
-        return _has_finalizer(one) and not _FLAGS(one) & _HAS_GC  # the collector does not tell of its objects
+    if kind is type(sys):  # also one that is in no list of modules
+        return not _is_silent(one) or (one.__name__ == "atexit" and bool(one._ncallbacks()))
+    if issubclass(kind, type):  # the collector may not tell of its objects
+        return _has_finalizer(kind) or (_has_finalizer(one) and not _FLAGS(one) & _HAS_GC)
     if issubclass(kind, _weakref.ReferenceType):
-        called = _CALLBACK(one)
-        if type(called) in (type(_speaks), type(len)):
-            return not SILENT_CALLBACKS & {called.__module__, called.__name__}
-        return called is not None
+        return not _calls_nobody(_CALLBACK(one))
+    if kind in (_weakref.ProxyType, _weakref.CallableProxyType):  # nobody can ask whom they call
+        return True
     return _has_finalizer(kind) and not (kind in _FILES and _is_closed(one))
+
+
+def _calls_nobody(called: Any) -> bool:
+    """Whether a weak reference calls nothing but what keeps a collection of the standard library tidy."""
+    if type(called) is type(len):
+        return bool(called.__name__ == "_destroy")  # of abstract classes
+    if type(called) is type(_speaks):
+        return called.__module__ in ("weakref", "_weakrefset") and called.__name__ in ("remove", "_remove")
+    return called is None
 
 
 def _is_closed(file: Any) -> bool:

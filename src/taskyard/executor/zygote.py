@@ -445,13 +445,14 @@ def run(arguments: list[bytes], silence: Silence) -> None:
         else:
             exec(*_program(words))  # noqa: S102
     except SystemExit as error:
-        if error.code is None or type(error.code) is int:
+        if (error.code is None or type(error.code) is int) and sys.gettrace() is sys.getprofile() is None:
             silence.leave(error.code or 0)
         raise
     except BaseException as error:
         raised = error
     else:
-        silence.leave(0)
+        if sys.gettrace() is sys.getprofile() is None:  # they would be told
+            silence.leave(0)
         return
     _show(raised)  # here, where no exception is being handled: one in the script's own hook has no other behind it
     if isinstance(raised, KeyboardInterrupt):  # it ends the process as the signal does, once all has been cleared up

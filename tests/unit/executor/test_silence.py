@@ -56,6 +56,17 @@ LOUD = {
     "the collector's callbacks": "import gc; gc.callbacks.append(lambda *_: None)",
     "what was frozen is free again": "import gc; a = open('/dev/null'); gc.freeze()",
     "an interactive end": "import os; os.environ['PYTHONINSPECT'] = '1'",
+    "an end of its own, hidden": "import sys\nbefore = set(sys.modules)\nimport atexit; atexit.register(print)\n"
+    "for name in set(sys.modules) - before: del sys.modules[name]",
+    "a module in C, hidden": "import sys\nbefore = set(sys.modules)\nimport ctypes\n"
+    "for name in set(sys.modules) - before: del sys.modules[name]",
+    "a weak proxy": "import weakref\nclass A: pass\na = A(); b = weakref.proxy(a, print)",
+    "a weak method": "import weakref\nclass A:\n    def m(self): pass\na = A(); b = weakref.WeakMethod(a.m, print)",
+    "a metaclass with a finalizer": "class M(type):\n    def __del__(self): pass\nclass A(metaclass=M): pass",
+    "a hook of events": "import sys; sys.addaudithook(lambda *_: None)",
+    "a signal's handler": "import signal; signal.signal(signal.SIGALRM, print)",
+    "warnings for a while": "import warnings; c = warnings.catch_warnings(); c.__enter__(); warnings.simplefilter('always')",
+    "much memory": "x = [[] for _ in range(600_000)]",
     "no module": "import sys; sys.modules['x'] = object()",
 }
 
