@@ -132,7 +132,7 @@ def test_a_failed_sync_ends_the_manager_and_costs_nothing_acknowledged(
         # While nobody manages it, the attempt ends; then everything that was acknowledged is there.
         (tmp_path / "go").touch()
         executor.wait_for("attempt_ended", task_id=running.id)
-        restarted: Component = yard.manager()
+        restarted: Component = yard.manager(TASKYARD_LOG_LEVEL="debug")  # it says so of one that has ended well
         restarted.wait_for("attempt_ended", task_id=running.id)
         assert client.result(running.id, timeout=60).value == "up 1\ndone\n"
         for name, task in ledger.acknowledged.items():
