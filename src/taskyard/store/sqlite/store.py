@@ -40,7 +40,7 @@ from taskyard.task.model import (
     Task,
     TaskEvent,
 )
-from taskyard.task.state import Began, Event
+from taskyard.task.state import Event
 
 COMMIT_BYTES = 4 << 20
 #: Seconds in which a write is committed that nobody waits for, and the bytes of output that are no more than that.
@@ -93,8 +93,7 @@ class SqliteStore(Store):
     def report(
         self, fence: Fence, event: Event, now: float, jitter: float = 0.0, course: Course = NOTHING_SEEN
     ) -> Awaitable[Task | Removed | Stale]:
-        write = self._write_soon if isinstance(event, Began) else self._write
-        return write(0, transitions.report, self.generation, fence, event, now, jitter, course)
+        return self._write(0, transitions.report, self.generation, fence, event, now, jitter, course)
 
     def request(self, task_id: str, event: Event, now: float) -> Awaitable[Task | Removed]:
         return self._write(0, transitions.request, task_id, event, now)
