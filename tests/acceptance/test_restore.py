@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -42,6 +43,8 @@ class Bench:
         for chunk in self.client.logs(task.id):
             if chunk.data:
                 break
+        while self.client.get(task.id).state == "scheduled":  # its output is shown before its start is committed
+            time.sleep(0.01)
         return task
 
     def finish(self, name: str) -> None:

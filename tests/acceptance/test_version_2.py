@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -185,6 +186,8 @@ def test_the_log_is_live(client: Client) -> None:
     if printed == b"up":  # unbuffered, Python writes the end of the line by itself
         printed += next(chunks).data
     assert printed == b"up\n"
+    while client.get(task.id).state == "scheduled":  # its output is shown before its start is committed
+        time.sleep(0.01)
     assert client.get(task.id).state == "running"
     client.stop(task.id)
     assert client.wait(task.id, timeout=30).state == "stopped"
