@@ -13,6 +13,7 @@ import structlog
 
 from taskyard.executor.linux import unmount
 
+#: What the kernel writes otherwise in its list of mounts, and how.
 _IS_ESCAPED = re.compile(rb"[\s\\#]")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 

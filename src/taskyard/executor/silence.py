@@ -24,14 +24,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 _libc = ctypes.CDLL(None) if ctypes else None
+#: A folder with an entry for each thread of this process.
+TASKS = "/proc/self/task"
 #: Modules in C of which no object does anything that can be seen when it goes, unless its type has a finalizer.
-SILENT_MODULES = """
+_SILENT_MODULES = """
     __main__ _abc _ast _bisect _blake2 _bz2 _codecs _collections _contextvars _csv _datetime _decimal _functools _hashlib
     _heapq _imp _io _json _locale _lsprof _lzma _md5 _opcode _operator _pickle _posixsubprocess _queue _random _sha1 _sha2
     _sha256 _sha3 _sha512 _signal _socket _sre _stat _statistics _string _struct _symtable _thread _tokenize _tracemalloc
     _typing _uuid _warnings _weakref _zoneinfo array atexit binascii builtins cmath errno fcntl gc grp io itertools marshal
     math posix pwd resource select sys time unicodedata zlib
 """
+SILENT_MODULES = frozenset(_SILENT_MODULES.split())
 #: The loaders of modules that are written in Python.
 LOADERS_OF_PYTHON = {
     "SourceFileLoader",
@@ -79,9 +82,7 @@ class Silence:
                 return
             for stream in self._streams[1:]:
                 stream.flush()
-        except (
-            BaseException
-        ):  # the script has changed what we use; or the interpreter meets it again, and has words for it
+        except BaseException:  # the script has changed what we use; or the interpreter is to say what its streams say
             return
         _libc.exit(code & 0xFF)  # with what the C library and extensions do at their end
 
@@ -96,7 +97,7 @@ class Silence:
             and _are_same(self._streams, (sys.__stdin__, sys.__stdout__, sys.__stderr__))
             and not _has_callbacks()
             and _thread._count() == 0
-            and _threads() == 1
+            and count(TASKS) == 1
             and self._filters == _warnings.filters == getattr(sys.modules.get("warnings"), "filters", self._filters)
             and "PYTHONINSPECT" not in os.environ
             and all(map(_is_silent, list(sys.modules.values())))
@@ -139,7 +140,7 @@ def _is_silent(module: Any) -> bool:
     found = vars(module).get
     loader = getattr(found("__spec__"), "loader", None) or found("__loader__")
     name = getattr(loader, "__name__", type(loader).__name__)
-    return name in LOADERS_OF_PYTHON or found("__name__") in SILENT_MODULES.split()
+    return name in LOADERS_OF_PYTHON or found("__name__") in SILENT_MODULES
 
 
 def _speaks(one: Any) -> bool:
@@ -177,8 +178,9 @@ def _has_finalizer(kind: type) -> bool:
     return any("__del__" in _NAMES(one) for one in _BASES(kind))
 
 
-def _threads() -> int:
+def count(folder: str) -> int:
+    """How many entries it has: 1 where the system has no such folder."""
     try:
-        return len(os.listdir("/proc/self/task"))
+        return len(os.listdir(folder))
     except OSError:
         return 1

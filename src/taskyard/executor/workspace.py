@@ -41,11 +41,17 @@ class BadFile(Exception):
     """A file of the task cannot be put where it should be; the text says why."""
 
 
+def make_folders(root: Path) -> None:
+    """A workspace without an attempt."""
+    for folder in (root, root / "work", root / "output", root / "tmp", root / "home"):
+        os.mkdir(folder, 0o700)
+
+
 class Workspace:
     """See the module. ``root`` is the attempt's own folder, which is not there yet; ``put`` puts it there, with its own."""
 
-    def __init__(self, root: Path, put: Callable[[Path], None] | None = None) -> None:
-        self._put = put or make_folders
+    def __init__(self, root: Path, put: Callable[[Path], None] = make_folders) -> None:
+        self._put = put
         self.root = root
         self.work = root / "work"
         self.output = root / "output"
@@ -109,12 +115,6 @@ class Workspace:
             except OSError as error:
                 raise _bad(file, error) from error
         return path
-
-
-def make_folders(root: Path) -> None:
-    """A workspace without an attempt."""
-    for folder in (root, root / "work", root / "output", root / "tmp", root / "home"):
-        os.mkdir(folder, 0o700)
 
 
 def _bad(file: FileRef, error: OSError) -> BadFile:

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from taskyard.executor.silence import Silence
+    from taskyard.executor.silence import TASKS, Silence, count
 else:
-    from silence import Silence  # it lies beside this file
+    from silence import TASKS, Silence, count  # it lies beside this file
 
 for _name in set(sys.modules) - _BARE:
     del sys.modules[_name]
@@ -55,7 +55,7 @@ LENGTH_BYTES = 8
 MAX_DESCRIPTORS = 2
 #: Modules that leave threads behind which are known to survive a fork: OpenBLAS ends its own before, and starts them after.
 SAFE_THREADS = {"numpy"}
-_TASKS, _DESCRIPTORS = "/proc/self/task", "/proc/self/fd"
+_DESCRIPTORS = "/proc/self/fd"
 #: How the signals are handled that the zygote and its spares do not see: whoever sends them to all means the executor.
 _LATE_SIGNALS = {
     _signal.SIGTERM: _signal.SIG_DFL,
@@ -171,15 +171,15 @@ def _warm_up(preload: list[str]) -> dict[str, Any]:
     safe = Safe()
     sys.path[0] = os.path.join(sys.path[0], "nowhere")  # what lies beside this file is nothing to import
     for name in preload:
-        threads, files, handlers = _count(_TASKS) - safe.threads, _count(_DESCRIPTORS), _handlers()
+        threads, files, handlers = count(TASKS) - safe.threads, count(_DESCRIPTORS), _handlers()
         try:
             safe.load(name)
         except BaseException as error:
             warnings.append(f"{name} could not be imported ahead: {type(error).__name__}: {error}")
         gc.collect()
-        if _count(_TASKS) - safe.threads > threads:
+        if count(TASKS) - safe.threads > threads:
             return {"unsafe": name, "leaves": "a thread running"}
-        if _count(_DESCRIPTORS) > files:
+        if count(_DESCRIPTORS) > files:
             return {"unsafe": name, "leaves": "a file open"}
         if _handlers() > handlers:
             warnings.append(f"what {name} has registered with atexit is not run at the end of a script")
@@ -204,17 +204,10 @@ class Safe:
     def _watched(self, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         top = name.partition(".")[0]
         if not level and top in SAFE_THREADS and top not in sys.modules:
-            before = _count(_TASKS)
+            before = count(TASKS)
             self._import(top)
-            self.threads += _count(_TASKS) - before
+            self.threads += count(TASKS) - before
         return self._import(name, globals, locals, fromlist, level)
-
-
-def _count(folder: str) -> int:
-    try:
-        return len(os.listdir(folder))
-    except OSError:
-        return 1
 
 
 def _handlers() -> int:
