@@ -106,8 +106,10 @@ class SqliteStore(Store):
 
     def append_output(self, fence: Fence, chunks: Sequence[Chunk]) -> Awaitable[int | Stale]:
         size = output.size(chunks)
-        write = self._write_soon if size <= LITTLE_OUTPUT else self._write
-        return write(size, output.append, self.generation, fence, chunks)
+        job = Job(
+            lambda database: output.append(database, self.generation, fence, chunks), size, self._loop.create_future()
+        )
+        return self._put(job, patient=size <= LITTLE_OUTPUT)
 
     def save_executor(self, row: ExecutorRow) -> Awaitable[None]:
         return self._write(0, upkeep.save_executor, row)
@@ -200,14 +202,8 @@ class SqliteStore(Store):
         """Committed as soon as can be."""
         return self._put(Job(lambda database: operation(database, *args, **kwargs), size, self._loop.create_future()))
 
-    def _write_soon(
-        self, size: int, operation: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> asyncio.Future[T]:
-        """For what nobody waits for: it shares the next commit, which comes within :data:`PATIENCE`."""
-        job = Job(lambda database: operation(database, *args, **kwargs), size, self._loop.create_future())
-        return self._put(job, patient=True)
-
     def _put(self, job: Job, *, patient: bool = False) -> asyncio.Future[Any]:
+        """Nobody waits for what is ``patient``: it shares the next commit, which comes within :data:`PATIENCE`."""
         try:
             self._writer.put(job)
         except TaskyardError as error:
