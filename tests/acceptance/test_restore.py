@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -13,7 +12,7 @@ import pytest
 
 from taskyard import Client, NotFound, Task, TaskyardError
 from taskyard.cli.exits import Exit
-from tests.acceptance.processes import Component, Yard, processes_with
+from tests.acceptance.processes import Component, Yard, processes_with, until_started
 
 # Says that it runs, and goes on until its file appears.
 JOB = """\
@@ -43,8 +42,7 @@ class Bench:
         for chunk in self.client.logs(task.id):
             if chunk.data:
                 break
-        while self.client.get(task.id).state == "scheduled":  # its output is shown before its start is committed
-            time.sleep(0.01)
+        until_started(self.client, task.id)
         return task
 
     def finish(self, name: str) -> None:

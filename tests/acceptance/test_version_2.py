@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ import pytest
 from taskyard import Client, TaskFailed
 from taskyard.client.uploads import BatchTask
 from taskyard.errors import BatchInvalid, InvalidInput, KeyReused, NameTaken, NotFound
-from tests.acceptance.processes import Yard
+from tests.acceptance.processes import Yard, until_started
 
 ENDLESS = "import signal\nprint('up')\nsignal.pause()"
 
@@ -186,8 +185,7 @@ def test_the_log_is_live(client: Client) -> None:
     if printed == b"up":  # unbuffered, Python writes the end of the line by itself
         printed += next(chunks).data
     assert printed == b"up\n"
-    while client.get(task.id).state == "scheduled":  # its output is shown before its start is committed
-        time.sleep(0.01)
+    until_started(client, task.id)
     assert client.get(task.id).state == "running"
     client.stop(task.id)
     assert client.wait(task.id, timeout=30).state == "stopped"
