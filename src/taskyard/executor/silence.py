@@ -56,9 +56,9 @@ _CALLBACK = _weakref.ReferenceType.__dict__["__callback__"].__get__
 class Silence:
     """Tells whether the interpreter's own end would be silent: nothing is flushed by it, called or said. Then it is left out,
     since it would copy most of what is shared, only to throw it away. Made before the script is there: it freezes the
-    collector, which then tells of what has come later."""
+    collector, which then tells of what has come later. ``handlers`` are those of signals that the script will begin with."""
 
-    def __init__(self) -> None:
+    def __init__(self, handlers: dict[int, Any]) -> None:
         streams = (sys.stdin, sys.stdout, sys.stderr)
         known = [one for stream in streams for one in (stream, stream.buffer, getattr(stream.buffer, "raw", None))]
         ours = (type, type(sys))  # of the modules those that are listed count
@@ -66,7 +66,7 @@ class Silence:
         self._begun = not any(map(_speaks, made))
         self._streams = streams
         self._filters = list(_warnings.filters)
-        self._signals = {number: _signal.getsignal(number) for number in _signal.valid_signals()}
+        self._handlers = dict(handlers)
         self._hooks: list[str] = []
         sys.addaudithook(self._note_hook)
         gc.freeze()
@@ -92,7 +92,7 @@ class Silence:
             self._begun
             and not self._hooks
             and sys.getallocatedblocks() - self._blocks < MANY_BLOCKS
-            and all(_signal.getsignal(number) == handler for number, handler in self._signals.items())
+            and all(_signal.getsignal(number) == handler for number, handler in self._handlers.items())
             and _are_same(self._streams, (sys.stdin, sys.stdout, sys.stderr))
             and _are_same(self._streams, (sys.__stdin__, sys.__stdout__, sys.__stderr__))
             and not _has_callbacks()

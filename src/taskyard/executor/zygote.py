@@ -147,7 +147,7 @@ def serve(descriptor: int) -> dict[str, Any]:
     os.environb.pop(ROOM, None)
     send(control, _warm_up(received[0]["preload"]))
     gc.collect()
-    silence = Silence()
+    silence = Silence({**_SIGNALS, **_LATE_SIGNALS})
     gc.disable()  # a collection would copy what the spares share
     while True:
         received = receive(control)

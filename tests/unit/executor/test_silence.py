@@ -19,7 +19,7 @@ with open(sys.argv[2]) as file:
     code = compile(file.read(), "script.py", "exec")
 del file
 gc.collect()
-silence = zygote["Silence"]()
+silence = zygote["Silence"](zygote["_SIGNALS"])
 namespace = {"__name__": "__main__"}
 exec(code, namespace)
 sys.__stdout__.write(f"\\n{silence.is_kept()}\\n")

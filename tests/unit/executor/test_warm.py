@@ -128,6 +128,19 @@ async def test_threads_of_modules_that_are_known_to_be_safe_are_whose_they_are(t
         assert await said(runner, text, tmp_path) == "[True, False, True] <built-in function __import__>"
 
 
+async def test_an_end_that_would_be_silent_is_left_out(tmp_path: Path) -> None:
+    """For a spare as it is born and given its job; ``test_silence.py`` has the single conditions."""
+    (tmp_path / "watch.py").write_text(
+        "import __main__, sys\nleave = __main__.Silence.leave\n"
+        "def watched(self, code):\n    leave(self, code)\n    print('the whole end')\n"
+        "__main__.Silence.leave = watched"
+    )
+    async with opened(tmp_path, ("watch",)) as runner:
+        (tmp_path / "watch.py").rename(tmp_path / "away")
+        assert await said(runner, "print(end='')", tmp_path) == ""
+        assert await said(runner, "import signal; signal.signal(signal.SIGUSR1, print)", tmp_path) == "the whole end"
+
+
 async def test_what_others_have_registered_for_the_end_is_told(tmp_path: Path) -> None:
     (tmp_path / "registers.py").write_text("import atexit, logging\natexit.register(print, 'never')")
     with structlog.testing.capture_logs() as logs:
