@@ -17,7 +17,8 @@ from benchmarks.raw import Api, submission
 from benchmarks.simulated import simulated
 from taskyard.api.connector import LinkConnector
 from taskyard.api.names import task_id
-from taskyard.protocol.messages import RepositoryAddress, Submission, Submit
+from taskyard.protocol.messages import RepositoryAddress
+from taskyard.protocol.requests import Submission, Submit
 from taskyard.settings import ApiSettings
 from taskyard.task.model import FileRef, ReturnType, Spec
 from tests.acceptance.processes import Yard

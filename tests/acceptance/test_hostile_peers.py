@@ -12,22 +12,15 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from taskyard.protocol.codec import api_codec, executor_codec
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import Draining, Finished, Heartbeat, Hello, Output, Rejected, Started, Stopped
+from taskyard.protocol.requests import (
     ApiHello,
     ApiWelcome,
     Call,
     Cancel,
-    Draining,
-    Finished,
-    Heartbeat,
-    Hello,
     ListNames,
-    Output,
     Ping,
     ReadOutput,
-    Rejected,
-    Started,
-    Stopped,
     Submission,
     Submit,
     WaitTask,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from taskyard.protocol.messages import Submission
+from taskyard.protocol.requests import Submission
 from taskyard.store.base import Claimed, Placement, Removed, Store
 from taskyard.task.model import Chunk, FileRef, Outcome, Reason, Spec, Stream, Task
 from taskyard.task.state import Began, Ended

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskyard.errors import NotFound
-from taskyard.protocol.messages import TaskFilter
+from taskyard.protocol.requests import TaskFilter
 from taskyard.store.base import ExecutorRow, Store
 from taskyard.task.model import Artifact, FileRef, Outcome, SpecChange, StateName, Task
 from taskyard.task.state import Delete, Ended, Stop

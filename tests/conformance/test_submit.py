@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskyard.errors import BatchInvalid, InvalidInput, KeyReused, NameTaken, NotFound
-from taskyard.protocol.messages import IdempotencyKey, TaskFilter
+from taskyard.protocol.requests import IdempotencyKey, TaskFilter
 from taskyard.store.base import Store
 from taskyard.task.model import Created, Fence, Requirement, Scheduled, StateName, TaskEvent
 from taskyard.task.state import Delete

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskyard.protocol.messages import IdempotencyKey
+from taskyard.protocol.requests import IdempotencyKey
 from taskyard.store.base import Store, Tenure
 from taskyard.task.model import Created
 from tests.conformance.conftest import Opener

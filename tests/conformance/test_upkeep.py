@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from taskyard.errors import NotFound, StoreError
-from taskyard.protocol.messages import IdempotencyKey
+from taskyard.protocol.requests import IdempotencyKey
 from taskyard.store.base import ExecutorRow, Store
 from taskyard.task.state import Began, Delete
 from tests.conformance.conftest import Opener

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from taskyard.protocol.messages import IdempotencyKey, Submission, TaskFilter
+from taskyard.protocol.requests import IdempotencyKey, Submission, TaskFilter
 from taskyard.store.base import ExecutorRow, Placement
 from taskyard.store.sqlite import SqliteStore, database, reading, writer
 from taskyard.store.sqlite.checking import check

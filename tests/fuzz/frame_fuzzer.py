@@ -16,20 +16,8 @@ from typing import Any, get_args
 from taskyard.errors import MalformedFrame, ProtocolError, Refused, Unauthorized, Unavailable
 from taskyard.protocol.calls import read_answer
 from taskyard.protocol.codec import Codec, api_codec, executor_codec, manager_api_codec, manager_executor_codec
-from taskyard.protocol.messages import (
-    Answer,
-    AnyRequest,
-    ApiHello,
-    ApiMessage,
-    ApiWelcome,
-    ExecutorMessage,
-    Hello,
-    Intervals,
-    ManagerApiMessage,
-    ManagerMessage,
-    Usage,
-    Welcome,
-)
+from taskyard.protocol.messages import ExecutorMessage, Hello, Intervals, ManagerMessage, Usage, Welcome
+from taskyard.protocol.requests import Answer, AnyRequest, ApiHello, ApiMessage, ApiWelcome, ManagerApiMessage
 from taskyard.protocol.session import AcceptorSession, DiallerSession, SessionState, offered
 from tests.unit.protocol.record_frames import structs
 

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from taskyard.errors import FrameTooLarge, MalformedFrame
 from taskyard.protocol.calls import answer_to, answer_type, read_answer
 from taskyard.protocol.codec import Codec, api_codec, executor_codec, manager_api_codec, manager_executor_codec
-from taskyard.protocol.messages import (
-    Answer,
-    AnyRequest,
-    ApiMessage,
-    ExecutorMessage,
-    ManagerApiMessage,
-    ManagerMessage,
-    Request,
-)
+from taskyard.protocol.messages import ExecutorMessage, ManagerMessage
+from taskyard.protocol.requests import Answer, AnyRequest, ApiMessage, ManagerApiMessage, Request
 from tests.fuzz.message_strategies import mutated, structs, values
 
 MAX_FRAME = 1 << 20

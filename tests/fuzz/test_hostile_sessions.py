@@ -15,20 +15,8 @@ from hypothesis import strategies as st
 
 from taskyard.errors import InvalidInput, ProtocolError, Unavailable
 from taskyard.manager.apis import Write
-from taskyard.protocol.messages import (
-    AnyRequest,
-    ApiHello,
-    Call,
-    Cancel,
-    ExecutorReport,
-    Finished,
-    Hello,
-    Output,
-    Rejected,
-    Started,
-    Stopped,
-    Submit,
-)
+from taskyard.protocol.messages import ExecutorReport, Finished, Hello, Output, Rejected, Started, Stopped
+from taskyard.protocol.requests import AnyRequest, ApiHello, Call, Cancel, Submit
 from taskyard.protocol.session import offered
 from taskyard.task.model import Fence
 from tests.fuzz.message_strategies import structs, values

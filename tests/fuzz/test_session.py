@@ -13,18 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from taskyard.errors import ProtocolError, Refused, Unauthorized, Unavailable
 from taskyard.protocol.codec import api_codec, executor_codec, manager_api_codec, manager_executor_codec
 from taskyard.protocol.messages import (
-    ApiHello,
-    ApiMessage,
     ExecutorMessage,
     Heartbeat,
     HeartbeatEcho,
     Hello,
     Intervals,
-    ManagerApiMessage,
     ManagerMessage,
     Usage,
     Welcome,
 )
+from taskyard.protocol.requests import ApiHello, ApiMessage, ManagerApiMessage
 from taskyard.protocol.session import AcceptorSession, DiallerSession, Opened, Received, Reply, SessionState, offered
 from tests.fuzz.message_strategies import mutated, structs, values
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from taskyard.api.connector import LinkConnector
 from taskyard.errors import Conflict, NotFound, StorageFull, TaskyardError, Unavailable
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import RepositoryAddress
+from taskyard.protocol.requests import (
     DeleteTask,
     DrainExecutor,
     OutputPage,
     ReadOutput,
-    RepositoryAddress,
     Request,
     StartTask,
     StopTask,

@@ -16,7 +16,8 @@ from taskyard.link.base import Link
 from taskyard.link.dial import keep_dialling
 from taskyard.protocol.calls import error_of, read_answer
 from taskyard.protocol.codec import api_codec
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import HeartbeatEcho, RepositoryAddress
+from taskyard.protocol.requests import (
     Answer,
     AnyRequest,
     ApiHello,
@@ -26,11 +27,9 @@ from taskyard.protocol.messages import (
     Cancel,
     DeleteTask,
     Failure,
-    HeartbeatEcho,
     ListEvents,
     ManagerAnswer,
     ReadOutput,
-    RepositoryAddress,
     Request,
     StartTask,
     Submit,

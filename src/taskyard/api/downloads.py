@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from taskyard.api.ranges import parse_range, range_headers
 from taskyard.api.repository import Repository
-from taskyard.protocol.messages import FileContent
+from taskyard.protocol.requests import FileContent
 
 #: What a user has made is shown by no browser as if it were a page of ours.
 SAFE_HEADERS = {

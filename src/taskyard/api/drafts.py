@@ -20,7 +20,7 @@ from taskyard.api.schemas import LimitsInput, SpecInput, TaskInput
 from taskyard.api.uploads.staging import Content, Staging
 from taskyard.errors import InvalidInput, TooLarge
 from taskyard.offers import LARGEST_AMOUNT
-from taskyard.protocol.messages import TaskDetail
+from taskyard.protocol.requests import TaskDetail
 from taskyard.task.model import FileRef, Limits, Needs, ReturnType, Spec, SpecChange, thousandths
 from taskyard.task.requirements import LARGEST_SCRIPT, requirements, script_needs
 

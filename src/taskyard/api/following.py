@@ -15,7 +15,7 @@ import msgspec
 from taskyard.api.parts import Parts
 from taskyard.api.rendering import event_view, message, moment
 from taskyard.api.streams import KEEPALIVE, KEEPALIVE_COMMENT, event
-from taskyard.protocol.messages import GetTask, ListAttempts, ListEvents, ReadOutput, TaskDetail, WaitTask
+from taskyard.protocol.requests import GetTask, ListAttempts, ListEvents, ReadOutput, TaskDetail, WaitTask
 from taskyard.task.model import Attempt, Chunk, Failed, Reason, StateName, Stream
 
 #: Bytes of output that are asked for at once.

@@ -23,8 +23,8 @@ from taskyard.api.views import (
     UsageView,
     WhyView,
 )
-from taskyard.protocol import messages
-from taskyard.protocol.messages import TaskDetail, Why
+from taskyard.protocol import requests
+from taskyard.protocol.requests import TaskDetail, Why
 from taskyard.task import model
 from taskyard.task.model import Attempt, Created, Failed, Limits, Outcome, Running, Steps, Task, TaskEvent
 
@@ -222,7 +222,7 @@ def why_view(why: Why) -> WhyView:
     )
 
 
-def executor_view(executor: messages.ExecutorView) -> ExecutorView:
+def executor_view(executor: requests.ExecutorView) -> ExecutorView:
     usage = executor.usage
     return ExecutorView(
         id=executor.executor_id,

@@ -12,7 +12,7 @@ from taskyard.api.connector import Connector
 from taskyard.api.rendering import artifact_views, measures, message
 from taskyard.api.views import ResultView
 from taskyard.errors import TaskyardError
-from taskyard.protocol.messages import ReadOutput, TaskDetail
+from taskyard.protocol.requests import ReadOutput, TaskDetail
 from taskyard.task.model import Failed, Finished, Outcome, ReturnType, Stream
 
 #: Bytes of a failed task's stderr that its result shows.

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from taskyard.api.parts import TheParts
 from taskyard.api.problems import responses
 from taskyard.errors import Unavailable
-from taskyard.protocol.messages import GetMetrics, Ping
+from taskyard.protocol.requests import GetMetrics, Ping
 
 router = APIRouter(tags=["operation"])
 

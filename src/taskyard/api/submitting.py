@@ -12,7 +12,7 @@ from taskyard.api.drafts import Draft, digest
 from taskyard.api.parts import Parts
 from taskyard.api.uploads.staging import Staging
 from taskyard.errors import BatchInvalid, NameTaken
-from taskyard.protocol.messages import IdempotencyKey, Submission, Submit, Submitted
+from taskyard.protocol.requests import IdempotencyKey, Submission, Submit, Submitted
 
 #: How often a name that we made is made anew where it is taken.
 _TRIES = 5

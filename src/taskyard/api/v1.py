@@ -32,7 +32,7 @@ from taskyard.api.v1_answers import (
     form,
 )
 from taskyard.errors import InvalidInput, NotFound, WrongState
-from taskyard.protocol.messages import (
+from taskyard.protocol.requests import (
     DeleteTask,
     GetFile,
     GetTask,

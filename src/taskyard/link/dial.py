@@ -39,7 +39,8 @@ from taskyard.link.base import Handler, Link
 from taskyard.link.clock import now
 from taskyard.link.live import WEBSOCKET_OPTIONS, LiveLink, explained, websocket_logger
 from taskyard.protocol.codec import Codec
-from taskyard.protocol.messages import ApiHello, ApiWelcome, Hello, Usage, Welcome
+from taskyard.protocol.messages import Hello, Usage, Welcome
+from taskyard.protocol.requests import ApiHello, ApiWelcome
 from taskyard.protocol.session import DiallerSession, Opened, offered
 
 In = TypeVar("In")

@@ -16,7 +16,8 @@ from taskyard.errors import FrameTooLarge, ProtocolError, TaskyardError, Unavail
 from taskyard.link.base import Handler
 from taskyard.link.outbox import Outbox
 from taskyard.protocol.codec import HEADER_BYTES, Codec, Control
-from taskyard.protocol.messages import ApiWelcome, Heartbeat, Refuse, Welcome
+from taskyard.protocol.messages import Heartbeat, Refuse, Welcome
+from taskyard.protocol.requests import ApiWelcome
 from taskyard.protocol.session import Opened, Received, Reply
 from taskyard.protocol.versions import readable
 

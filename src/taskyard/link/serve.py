@@ -44,7 +44,8 @@ from taskyard.link.clock import now
 from taskyard.link.live import CLOSE_TIMEOUT, WEBSOCKET_OPTIONS, LiveLink, host_of, websocket_logger
 from taskyard.link.opening import AcceptedConnection, Doors
 from taskyard.protocol.codec import Codec
-from taskyard.protocol.messages import ApiHello, ApiWelcome, Hello, Intervals, Refuse, Welcome
+from taskyard.protocol.messages import Hello, Intervals, Refuse, Welcome
+from taskyard.protocol.requests import ApiHello, ApiWelcome
 from taskyard.protocol.session import AcceptorSession, Opened
 
 In = TypeVar("In")

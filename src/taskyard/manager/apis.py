@@ -12,7 +12,8 @@ from taskyard.errors import ProtocolError, TaskyardError, Unauthorized, Unavaila
 from taskyard.link.base import Handler, Link
 from taskyard.manager.requests import RequestHandler
 from taskyard.protocol.calls import answer_to, failure_of
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import Heartbeat, RepositoryAddress
+from taskyard.protocol.requests import (
     AnyRequest,
     ApiCall,
     ApiHello,
@@ -21,11 +22,9 @@ from taskyard.protocol.messages import (
     Cancel,
     DeleteTask,
     DrainExecutor,
-    Heartbeat,
     ListEvents,
     ManagerApiMessage,
     ReadOutput,
-    RepositoryAddress,
     StartTask,
     StopTask,
     Submit,

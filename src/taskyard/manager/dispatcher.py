@@ -21,7 +21,8 @@ from taskyard.manager.live import LiveOutput
 from taskyard.manager.metrics import Metrics
 from taskyard.manager.scheduler import Placed, Queue
 from taskyard.manager.timeouts import Timeouts
-from taskyard.protocol.messages import IdempotencyKey, RepositoryAddress, Run, Submission
+from taskyard.protocol.messages import RepositoryAddress, Run
+from taskyard.protocol.requests import IdempotencyKey, Submission
 from taskyard.store.base import STALE, Claimed, Removed, Stale, Store, SubmitAnswer
 from taskyard.task.model import NOTHING_SEEN, Course, Created, Fence, Outcome, Reason, Task
 from taskyard.task.state import Ended, Lost, Missing, event_name

@@ -15,11 +15,11 @@ from taskyard.manager.metrics import Metrics
 from taskyard.manager.scheduler import Queue
 from taskyard.manager.stops import Stops
 from taskyard.manager.views import Views, view_of
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import Drain, RepositoryAddress
+from taskyard.protocol.requests import (
     AnyRequest,
     Deleted,
     DeleteTask,
-    Drain,
     DrainExecutor,
     ExecutorView,
     FindUnreferenced,
@@ -37,7 +37,6 @@ from taskyard.protocol.messages import (
     Ping,
     Pong,
     ReadOutput,
-    RepositoryAddress,
     Request,
     StartTask,
     StopTask,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from taskyard.manager.fleet import Executor, Fleet, Hold
-from taskyard.protocol.messages import Obstacle, Submission
+from taskyard.protocol.requests import Obstacle, Submission
 from taskyard.store.base import Placement
 from taskyard.task.model import Created, Requirement, Task, requirement_of
 from taskyard.task.state import BACKOFF_LONGEST

@@ -12,7 +12,7 @@ from taskyard.errors import InvalidInput, NotFound
 from taskyard.manager.fleet import Executor, Fleet
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.scheduler import Queue, explain, hindrance
-from taskyard.protocol.messages import (
+from taskyard.protocol.requests import (
     Attempts,
     Events,
     Executors,

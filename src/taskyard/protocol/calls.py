@@ -12,7 +12,8 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from taskyard.errors import BatchInvalid, MalformedFrame, TaskyardError, from_code
-from taskyard.protocol.messages import NEWEST_VERSION, Answer, Failure, Request
+from taskyard.protocol.messages import NEWEST_VERSION
+from taskyard.protocol.requests import Answer, Failure, Request
 from taskyard.protocol.versions import readable
 
 A = TypeVar("A")

@@ -16,22 +16,17 @@ import msgspec
 
 from taskyard.errors import FrameTooLarge, InvalidInput, MalformedFrame, TooLarge
 from taskyard.protocol.messages import (
-    ApiCall,
-    ApiHello,
-    ApiMessage,
-    ApiWelcome,
     ExecutorMessage,
     ExecutorReport,
     Heartbeat,
     HeartbeatEcho,
     Hello,
-    ManagerAnswer,
-    ManagerApiMessage,
     ManagerMessage,
     ManagerOrder,
     Refuse,
     Welcome,
 )
+from taskyard.protocol.requests import ApiCall, ApiHello, ApiMessage, ApiWelcome, ManagerAnswer, ManagerApiMessage
 
 Opening = TypeVar("Opening")
 In = TypeVar("In")

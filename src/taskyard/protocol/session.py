@@ -33,8 +33,6 @@ from taskyard.protocol.codec import Codec
 from taskyard.protocol.messages import (
     NEWEST_VERSION,
     OLDEST_VERSION,
-    ApiHello,
-    ApiWelcome,
     Heartbeat,
     HeartbeatEcho,
     Hello,
@@ -43,6 +41,7 @@ from taskyard.protocol.messages import (
     Usage,
     Welcome,
 )
+from taskyard.protocol.requests import ApiHello, ApiWelcome
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from taskyard.errors import InvalidInput
-from taskyard.protocol.messages import NEWEST_VERSION, Call, ForgetExecutor, KeptEnvironments, Run, Submit, UpdateTask
+from taskyard.protocol.messages import NEWEST_VERSION, KeptEnvironments, Run
+from taskyard.protocol.requests import Call, ForgetExecutor, Submit, UpdateTask
 from taskyard.task.model import Limits, Needs, Reason, Spec, SpecChange, StopCause
 
 T = TypeVar("T")

@@ -24,7 +24,7 @@ from typing import Literal
 import msgspec
 
 from taskyard.errors import StoreDamaged, StoreError
-from taskyard.protocol.messages import IdempotencyKey, Submission, Submitted, TaskFilter, TaskPage
+from taskyard.protocol.requests import IdempotencyKey, Submission, Submitted, TaskFilter, TaskPage
 from taskyard.task.model import (
     NOTHING_SEEN,
     Attempt,

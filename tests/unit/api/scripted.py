@@ -9,7 +9,8 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from taskyard.errors import BatchInvalid, KeyReused, NameTaken, NotFound, TaskyardError, WrongState
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import RepositoryAddress
+from taskyard.protocol.requests import (
     Attempts,
     Deleted,
     DeleteTask,
@@ -35,7 +36,6 @@ from taskyard.protocol.messages import (
     Ping,
     Pong,
     ReadOutput,
-    RepositoryAddress,
     Request,
     StartTask,
     StopTask,

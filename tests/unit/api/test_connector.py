@@ -18,7 +18,8 @@ from taskyard.link.base import Handler, Link
 from taskyard.link.serve import serve
 from taskyard.protocol.calls import answer_to, failure_of
 from taskyard.protocol.codec import manager_api_codec
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import Heartbeat, Intervals, RepositoryAddress
+from taskyard.protocol.requests import (
     Answer,
     ApiCall,
     ApiHello,
@@ -28,13 +29,10 @@ from taskyard.protocol.messages import (
     Cancel,
     FindUnreferenced,
     GetTask,
-    Heartbeat,
-    Intervals,
     ListNames,
     ManagerApiMessage,
     Ping,
     Pong,
-    RepositoryAddress,
     StartTask,
     StopTask,
     Submit,

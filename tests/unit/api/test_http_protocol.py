@@ -15,7 +15,7 @@ import pytest
 
 from taskyard.api import http_protocol
 from taskyard.api.http_protocol import MAX_HEAD
-from taskyard.protocol.messages import OutputPage, ReadOutput
+from taskyard.protocol.requests import OutputPage, ReadOutput
 from taskyard.settings import ApiSettings
 from taskyard.task.model import Artifact, Chunk, Outcome, Stream
 from tests.unit.api.scripted import ScriptedManager

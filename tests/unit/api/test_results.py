@@ -8,7 +8,7 @@ import pytest
 from taskyard.api.results import as_json, read_all
 from taskyard.api.streams import accepts, wants_stream
 from taskyard.errors import TaskyardError
-from taskyard.protocol.messages import TaskDetail
+from taskyard.protocol.requests import TaskDetail
 from taskyard.task.model import Spec, Stream, Task
 from tests.unit.api.scripted import ScriptedManager
 

@@ -13,7 +13,7 @@ from taskyard.api import root
 from taskyard.api.app import make_app
 from taskyard.api.parts import Parts
 from taskyard.errors import Unavailable
-from taskyard.protocol.messages import Ping
+from taskyard.protocol.requests import Ping
 from taskyard.tokens import TokenGate
 from tests.unit.api.conftest import stored_files
 from tests.unit.api.scripted import ScriptedManager

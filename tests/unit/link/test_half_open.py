@@ -16,7 +16,8 @@ from taskyard.link.clock import now
 from taskyard.link.dial import keep_dialling
 from taskyard.link.serve import serve
 from taskyard.protocol.codec import Codec, api_codec, manager_api_codec
-from taskyard.protocol.messages import ApiHello, ApiWelcome, Drain, Hello, Intervals, Welcome
+from taskyard.protocol.messages import Drain, Hello, Intervals, Welcome
+from taskyard.protocol.requests import ApiHello, ApiWelcome
 from tests.unit.link.peers import EXECUTOR, HELLO, LOCALHOST, MANAGER, MAX_FRAME, Recorder
 from tests.unit.link.relay import Relay, relayed
 

@@ -11,24 +11,18 @@ from typing import Any
 import pytest
 
 from taskyard.errors import TaskyardError
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import Draining, ExecutorReport, Heartbeat, KeptEnvironments, Rejected, Started, Stopped
+from taskyard.protocol.requests import (
     AnyRequest,
     DeleteTask,
     DrainExecutor,
-    Draining,
-    ExecutorReport,
     GetMetrics,
     GetTask,
-    Heartbeat,
-    KeptEnvironments,
     ListAttempts,
     ListEvents,
     ListExecutors,
     ReadOutput,
-    Rejected,
-    Started,
     StartTask,
-    Stopped,
     StopTask,
     Submit,
     UpdateTask,

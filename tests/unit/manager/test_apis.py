@@ -11,8 +11,8 @@ import pytest
 from taskyard import tokens
 from taskyard.errors import ProtocolError, Unauthorized
 from taskyard.protocol.calls import read_answer
-from taskyard.protocol.messages import (
-    NEWEST_VERSION,
+from taskyard.protocol.messages import NEWEST_VERSION, Heartbeat, RepositoryAddress, Run
+from taskyard.protocol.requests import (
     Answer,
     AnyRequest,
     ApiHello,
@@ -20,13 +20,10 @@ from taskyard.protocol.messages import (
     Call,
     Cancel,
     Failure,
-    Heartbeat,
     ListNames,
     Ping,
     Pong,
     ReadOutput,
-    RepositoryAddress,
-    Run,
     StopTask,
     Submit,
     TaskNames,

@@ -10,7 +10,7 @@ import pytest
 from taskyard.errors import NotFound, StorageFull
 from taskyard.manager import clearing
 from taskyard.manager.clearing import clear, keep_clear
-from taskyard.protocol.messages import IdempotencyKey, StopTask, Submit
+from taskyard.protocol.requests import IdempotencyKey, StopTask, Submit
 from tests.unit.manager.yard import NOW, Yard, submission
 
 DAY = 86400.0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.protocol.messages import DrainExecutor, ListExecutors, Rejected, Run, Started, WhyTask
+from taskyard.protocol.messages import Rejected, Run, Started
+from taskyard.protocol.requests import DrainExecutor, ListExecutors, WhyTask
 from taskyard.task.model import Failed, Reason, StateName
 from tests.unit.manager.yard import LONG, Peer, Yard, finished, opened
 

@@ -7,16 +7,8 @@ import asyncio
 import pytest
 
 from taskyard.errors import NameTaken, StorageFull, TaskyardError, Unavailable
-from taskyard.protocol.messages import (
-    DeleteTask,
-    IdempotencyKey,
-    RepositoryAddress,
-    Run,
-    StartTask,
-    StopTask,
-    Submit,
-    UpdateTask,
-)
+from taskyard.protocol.messages import RepositoryAddress, Run
+from taskyard.protocol.requests import DeleteTask, IdempotencyKey, StartTask, StopTask, Submit, UpdateTask
 from taskyard.task.model import Created, Failed, Reason, Scheduled, SpecChange, StateName, Stopped
 from tests.unit.manager.yard import NOW, Yard, finished, submission
 

@@ -8,7 +8,8 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from taskyard.protocol.messages import DeleteTask, Rejected, Started, StopTask, UpdateTask
+from taskyard.protocol.messages import Rejected, Started
+from taskyard.protocol.requests import DeleteTask, StopTask, UpdateTask
 from taskyard.store.sqlite import SqliteStore
 from taskyard.task.model import Reason, SpecChange
 from tests.unit.manager.yard import NOW, Peer, RecordingLink, Yard, finished, output

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taskyard.protocol.messages import GetMetrics, GetTask, Started
+from taskyard.protocol.messages import Started
+from taskyard.protocol.requests import GetMetrics, GetTask
 from taskyard.task.model import Course, Reason, Steps
 from tests.unit.manager.yard import NOW, Yard, finished, opened, output
 

@@ -10,22 +10,8 @@ import pytest
 
 from taskyard import tokens
 from taskyard.errors import StorageFull, Unauthorized, Unavailable
-from taskyard.protocol.messages import (
-    NEWEST_VERSION,
-    Drain,
-    DrainExecutor,
-    GetMetrics,
-    Intervals,
-    Keep,
-    Kill,
-    ListExecutors,
-    Run,
-    Started,
-    Stop,
-    StopTask,
-    Welcome,
-    WhyTask,
-)
+from taskyard.protocol.messages import NEWEST_VERSION, Drain, Intervals, Keep, Kill, Run, Started, Stop, Welcome
+from taskyard.protocol.requests import DrainExecutor, GetMetrics, ListExecutors, StopTask, WhyTask
 from taskyard.task.model import Created, Failed, Fence, Reason, Running, Stopped
 from tests.unit.manager.yard import NOW, Peer, Yard, finished, opened, output
 

@@ -17,20 +17,14 @@ from taskyard.errors import NotFound, TaskyardError
 from taskyard.protocol.messages import (
     Acknowledge,
     AcknowledgeOutput,
-    AnyRequest,
-    DeleteTask,
     ExecutorReport,
-    GetMetrics,
     Kill,
     Rejected,
     Started,
-    StartTask,
     Stop,
     Stopped,
-    StopTask,
-    Submit,
-    UpdateTask,
 )
+from taskyard.protocol.requests import AnyRequest, DeleteTask, GetMetrics, StartTask, StopTask, Submit, UpdateTask
 from taskyard.task.model import Fence, Reason, SpecChange, StateName, Task
 from tests.unit.manager.yard import NOW, Peer, Yard, finished, output, submission
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from taskyard.manager import recovery
-from taskyard.protocol.messages import DeleteTask, DrainExecutor, Keep, Kill, Run, Stop, StopTask, UpdateTask
+from taskyard.protocol.messages import Keep, Kill, Run, Stop
+from taskyard.protocol.requests import DeleteTask, DrainExecutor, StopTask, UpdateTask
 from taskyard.store.base import Placement
 from taskyard.task.model import Created, Fence, Reason, Running, Scheduled, SpecChange, Stopped
 from tests.unit.manager.yard import NOW, Machine, finished, opened, output, submission

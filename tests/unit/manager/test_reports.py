@@ -11,25 +11,19 @@ from taskyard.errors import InvalidInput, ProtocolError, StorageFull
 from taskyard.protocol.messages import (
     Acknowledge,
     AcknowledgeOutput,
-    DeleteTask,
     Draining,
     ExecutorReport,
-    GetMetrics,
     Heartbeat,
     KeptEnvironments,
     Kill,
-    ListExecutors,
     Output,
-    ReadOutput,
     Rejected,
     Started,
     Stop,
     Stopped,
-    StopTask,
-    Submit,
-    UpdateTask,
     Usage,
 )
+from taskyard.protocol.requests import DeleteTask, GetMetrics, ListExecutors, ReadOutput, StopTask, Submit, UpdateTask
 from taskyard.task.model import (
     Artifact,
     Chunk,

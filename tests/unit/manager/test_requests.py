@@ -9,18 +9,16 @@ import pytest
 
 from taskyard.errors import Conflict, InvalidInput, NotFound, StorageFull, Unavailable, WrongState
 from taskyard.manager.requests import MOST_REPOSITORIES, Repositories
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import Drain, RepositoryAddress, Stop
+from taskyard.protocol.requests import (
     DeleteTask,
-    Drain,
     DrainExecutor,
     FindUnreferenced,
     ForgetExecutor,
     ListExecutors,
     ListNames,
     Ping,
-    RepositoryAddress,
     StartTask,
-    Stop,
     StopTask,
     Submit,
     UpdateTask,

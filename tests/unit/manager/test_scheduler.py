@@ -7,7 +7,7 @@ import pytest
 from taskyard.manager import scheduler
 from taskyard.manager.fleet import Executor, Fleet, Hold
 from taskyard.manager.scheduler import Queue, Waiting, explain
-from taskyard.protocol.messages import Submission
+from taskyard.protocol.requests import Submission
 from taskyard.store.base import Placement
 from taskyard.task.model import Created, Limits, Requirement, Spec, Task, requirement_of
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from taskyard.manager import scheduler
 from taskyard.manager.fleet import Executor, Fleet
 from taskyard.manager.scheduler import Placed, Queue, explain
-from taskyard.protocol.messages import Submission
+from taskyard.protocol.requests import Submission
 from taskyard.task.model import Created, Requirement, Spec, Task
 
 REQUIREMENTS = [

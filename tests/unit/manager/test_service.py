@@ -20,23 +20,25 @@ from taskyard.protocol.codec import api_codec, executor_codec
 from taskyard.protocol.messages import (
     Acknowledge,
     AcknowledgeOutput,
+    ExecutorMessage,
+    Hello,
+    Keep,
+    Run,
+    Started,
+    Welcome,
+)
+from taskyard.protocol.requests import (
     Answer,
     ApiHello,
     ApiMessage,
     ApiWelcome,
     Call,
-    ExecutorMessage,
     GetTask,
-    Hello,
-    Keep,
     Ping,
     Pong,
     ReadOutput,
-    Run,
-    Started,
     Submit,
     WaitTask,
-    Welcome,
 )
 from taskyard.settings import ManagerSettings
 from taskyard.store.sqlite import SqliteStore

@@ -8,7 +8,8 @@ import pytest
 
 from taskyard.manager.fleet import Executor, Fleet, Hold, culprits
 from taskyard.manager.scheduler import Queue
-from taskyard.protocol.messages import Started, WhyTask
+from taskyard.protocol.messages import Started
+from taskyard.protocol.requests import WhyTask
 from taskyard.task.model import Created, Fence, Reason, Requirement, StateName, Task
 from tests.unit.manager.yard import Peer, Yard, finished, opened
 

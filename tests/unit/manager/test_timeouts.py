@@ -9,7 +9,8 @@ import pytest
 
 from taskyard.errors import StorageFull
 from taskyard.manager import timeouts
-from taskyard.protocol.messages import DeleteTask, Started, StartTask, Stop, StopTask, WhyTask
+from taskyard.protocol.messages import Started, Stop
+from taskyard.protocol.requests import DeleteTask, StartTask, StopTask, WhyTask
 from taskyard.task.model import Created, Failed, Reason, Scheduled, StateName, StopCause
 from taskyard.task.state import Lost
 from tests.unit.manager.yard import NOW, Yard, finished, opened

@@ -14,20 +14,18 @@ from hypothesis import strategies as st
 
 from taskyard.errors import InvalidInput, NotFound
 from taskyard.manager import views
-from taskyard.protocol.messages import (
+from taskyard.protocol.messages import Draining, Output, Started
+from taskyard.protocol.requests import (
     DeleteTask,
     DrainExecutor,
-    Draining,
     GetFile,
     GetTask,
     ListAttempts,
     ListEvents,
     ListExecutors,
     ListTasks,
-    Output,
     OutputPage,
     ReadOutput,
-    Started,
     StopTask,
     WaitTask,
     Why,

@@ -15,18 +15,8 @@ import msgspec
 from taskyard.errors import TaskyardError, TooLarge, Unavailable
 from taskyard.manager.fleet import Executor
 from taskyard.manager.parts import Parts
-from taskyard.protocol.messages import (
-    NEWEST_VERSION,
-    ExecutorReport,
-    Finished,
-    Hello,
-    Output,
-    Run,
-    Started,
-    Submission,
-    Submit,
-    Welcome,
-)
+from taskyard.protocol.messages import NEWEST_VERSION, ExecutorReport, Finished, Hello, Output, Run, Started, Welcome
+from taskyard.protocol.requests import Submission, Submit
 from taskyard.protocol.session import offered
 from taskyard.settings import ManagerSettings
 from taskyard.store.sqlite import SqliteStore

@@ -19,16 +19,8 @@ import msgspec
 
 from taskyard.protocol.calls import answer_to, answer_type
 from taskyard.protocol.codec import api_codec, executor_codec, manager_api_codec, manager_executor_codec
-from taskyard.protocol.messages import (
-    Answer,
-    AnyRequest,
-    ApiMessage,
-    ExecutorMessage,
-    GetTask,
-    ListEvents,
-    ManagerApiMessage,
-    ManagerMessage,
-)
+from taskyard.protocol.messages import ExecutorMessage, ManagerMessage
+from taskyard.protocol.requests import Answer, AnyRequest, ApiMessage, GetTask, ListEvents, ManagerApiMessage
 
 MAX_FRAME = 1 << 20
 DIRECTIONS: dict[str, tuple[Any, Any]] = {

@@ -9,7 +9,7 @@ import pytest
 from taskyard.errors import BatchInvalid, MalformedFrame, NameTaken, TaskyardError
 from taskyard.protocol.calls import answer_to, answer_type, error_of, failure_of, read_answer
 from taskyard.protocol.codec import api_codec, manager_api_codec
-from taskyard.protocol.messages import (
+from taskyard.protocol.requests import (
     Answer,
     AnyRequest,
     GetTask,

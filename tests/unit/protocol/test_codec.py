@@ -11,23 +11,8 @@ from taskyard.protocol.codec import (
     manager_api_codec,
     manager_executor_codec,
 )
-from taskyard.protocol.messages import (
-    ApiHello,
-    ApiMessage,
-    ApiWelcome,
-    Call,
-    Cancel,
-    Draining,
-    ExecutorMessage,
-    Heartbeat,
-    Hello,
-    ManagerApiMessage,
-    Ping,
-    Refuse,
-    Rejected,
-    Started,
-    Welcome,
-)
+from taskyard.protocol.messages import Draining, ExecutorMessage, Heartbeat, Hello, Refuse, Rejected, Started, Welcome
+from taskyard.protocol.requests import ApiHello, ApiMessage, ApiWelcome, Call, Cancel, ManagerApiMessage, Ping
 from taskyard.task.model import Fence
 
 FENCE = Fence("generation", "task", 1)

@@ -1,4 +1,4 @@
-"""``docs/protocol.md`` lists every message, request and record as :mod:`taskyard.protocol.messages` defines them."""
+"""``docs/protocol.md`` lists every message, request and record as the modules of :mod:`taskyard.protocol` define them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,10 @@ import msgspec
 import pytest
 
 from taskyard import errors
-from taskyard.protocol import messages
+from taskyard.protocol import messages, requests
 from taskyard.protocol.calls import answer_type
-from taskyard.protocol.messages import (
-    NEWEST_VERSION,
-    OLDEST_VERSION,
-    AnyRequest,
-    ApiMessage,
-    ExecutorMessage,
-    ManagerApiMessage,
-    ManagerMessage,
-    Message,
-    Request,
-)
+from taskyard.protocol.messages import NEWEST_VERSION, OLDEST_VERSION, ExecutorMessage, ManagerMessage, Message
+from taskyard.protocol.requests import AnyRequest, ApiMessage, ManagerApiMessage, Request
 from taskyard.settings import ApiSettings, ManagerSettings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
@@ -105,7 +96,11 @@ def test_every_record_is_listed_with_its_fields() -> None:
 
 
 def test_every_message_in_the_module_travels() -> None:
-    defined = {kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, Message)}
+    defined = {
+        kind
+        for kind in (vars(messages) | vars(requests)).values()
+        if isinstance(kind, type) and issubclass(kind, Message)
+    }
     assert defined - reachable() == {Message, Request}
 
 

@@ -13,21 +13,16 @@ import msgspec
 import pytest
 
 from taskyard.errors import InvalidInput
-from taskyard.protocol import messages
+from taskyard.protocol import requests
 from taskyard.protocol.calls import answer_to, answer_type, read_answer
 from taskyard.protocol.codec import api_codec, executor_codec, manager_api_codec, manager_executor_codec
-from taskyard.protocol.messages import (
-    NEWEST_VERSION,
+from taskyard.protocol.messages import NEWEST_VERSION, ExecutorMessage, Finished, KeptEnvironments, ManagerMessage, Run
+from taskyard.protocol.requests import (
     AnyRequest,
     ApiMessage,
     Call,
-    ExecutorMessage,
-    Finished,
     ForgetExecutor,
-    KeptEnvironments,
     ManagerApiMessage,
-    ManagerMessage,
-    Run,
     Submission,
     Submit,
     TaskDetail,
@@ -142,7 +137,7 @@ def test_every_frame_of_version_1_means_what_it_meant(direction: str) -> None:
     for entry in entries:
         (message,) = READERS[direction].decode(base64.b64decode(entry["frame"]))
         if direction == "answers":
-            request = getattr(messages, entry["message"])
+            request = getattr(requests, entry["message"])
             message = read_answer(msgspec.structs.replace(structs(request)[0]), message)
         if entry["meaning"] is not None:
             assert contains(plain(message), entry["meaning"]), entry

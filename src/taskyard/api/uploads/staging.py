@@ -13,7 +13,7 @@ import anyio.to_thread
 from taskyard.api.connector import Connector
 from taskyard.api.repository import Repository, StagedFile
 from taskyard.errors import TaskyardError, Unavailable
-from taskyard.protocol.messages import FindUnreferenced, GetFile
+from taskyard.protocol.requests import FindUnreferenced, GetFile
 from taskyard.task.model import FileRef
 
 #: Bytes that travel inside the messages of one request at most, however many tasks it submits.

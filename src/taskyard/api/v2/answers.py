@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Header, Path
 from starlette.responses import Response
 
-from taskyard.protocol.messages import Submitted, TaskDetail
+from taskyard.protocol.requests import Submitted, TaskDetail
 
 #: A task in a path: its id, or its name.
 TaskKey = Annotated[str, Path(description="id or name of a task", min_length=1, max_length=100, examples=["hello"])]

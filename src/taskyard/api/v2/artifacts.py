@@ -18,7 +18,7 @@ from taskyard.api.v2.answers import TaskKey
 from taskyard.api.views import Artifacts
 from taskyard.api.zipping import zip_pieces
 from taskyard.errors import NotFound
-from taskyard.protocol.messages import GetFile, GetTask, TaskDetail
+from taskyard.protocol.requests import GetFile, GetTask, TaskDetail
 from taskyard.task.model import Artifact
 
 

@@ -13,7 +13,7 @@ from taskyard.api.problems import responses
 from taskyard.api.rendering import executor_view
 from taskyard.api.v2 import answers
 from taskyard.api.views import Executors, ExecutorView, VersionView
-from taskyard.protocol.messages import DrainExecutor, ForgetExecutor, ListExecutors
+from taskyard.protocol.requests import DrainExecutor, ForgetExecutor, ListExecutors
 
 router = APIRouter(prefix="/api/v2", tags=["executors"])
 

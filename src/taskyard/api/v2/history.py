@@ -16,7 +16,7 @@ from taskyard.api.streams import MEDIA_TYPE, accepts, stream, wants_stream
 from taskyard.api.v2 import answers
 from taskyard.api.v2.answers import TaskKey
 from taskyard.api.views import Attempts, Events
-from taskyard.protocol.messages import GetTask, ListAttempts, ListEvents
+from taskyard.protocol.requests import GetTask, ListAttempts, ListEvents
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["history"])
 

@@ -18,7 +18,7 @@ from taskyard.api.results import output
 from taskyard.api.streams import MEDIA_TYPE, accepts, stream, wants_stream
 from taskyard.api.v2.answers import TaskKey
 from taskyard.errors import NotFound
-from taskyard.protocol.messages import GetTask
+from taskyard.protocol.requests import GetTask
 from taskyard.task.model import Stream
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["logs"])

@@ -13,7 +13,7 @@ from taskyard.api.v2 import answers
 from taskyard.api.v2.answers import TaskKey
 from taskyard.api.views import ResultView, WhyView
 from taskyard.errors import WrongState
-from taskyard.protocol.messages import GetTask, WhyTask
+from taskyard.protocol.requests import GetTask, WhyTask
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
 

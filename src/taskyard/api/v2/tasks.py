@@ -21,7 +21,7 @@ from taskyard.api.v2.bodies import read_task
 from taskyard.api.v2.documentation import task_body
 from taskyard.api.views import TaskPage, TaskView, TaskWithResult
 from taskyard.errors import NotFound
-from taskyard.protocol.messages import (
+from taskyard.protocol.requests import (
     DeleteTask,
     GetTask,
     ListExecutors,

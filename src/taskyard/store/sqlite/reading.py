@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from taskyard.errors import NotFound
-from taskyard.protocol.messages import TaskFilter, TaskPage
+from taskyard.protocol.requests import TaskFilter, TaskPage
 from taskyard.store.base import ExecutorRow
 from taskyard.store.sqlite import rows
 from taskyard.store.sqlite.database import Database

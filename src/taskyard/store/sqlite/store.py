@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from taskyard.errors import StoreError, TaskyardError
-from taskyard.protocol.messages import IdempotencyKey, Submission, TaskFilter, TaskPage
+from taskyard.protocol.requests import IdempotencyKey, Submission, TaskFilter, TaskPage
 from taskyard.store.base import (
     Claimed,
     ExecutorRow,

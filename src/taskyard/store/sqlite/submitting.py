@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskyard.errors import BatchInvalid, KeyReused, NameTaken
-from taskyard.protocol.messages import IdempotencyKey, Submission, Submitted
+from taskyard.protocol.requests import IdempotencyKey, Submission, Submitted
 from taskyard.store.base import Claimed, Placement, SubmitAnswer
 from taskyard.store.sqlite import rows
 from taskyard.store.sqlite.database import Database

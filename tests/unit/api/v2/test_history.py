@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from taskyard import __version__
 from taskyard.api.views import Attempts, Events, Executors, ResultView, WhyView
-from taskyard.protocol.messages import ExecutorView, Holding, Usage
+from taskyard.protocol.messages import Usage
+from taskyard.protocol.requests import ExecutorView, Holding
 from taskyard.task.model import Artifact, Fence, Outcome, Reason, Stream
 from tests.unit.api.scripted import ScriptedManager
 from tests.unit.api.v2.test_logs import SSE, events

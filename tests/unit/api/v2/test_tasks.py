@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from taskyard.api.parts import Parts
 from taskyard.api.views import TaskPage, TaskView, TaskWithResult
 from taskyard.errors import Unavailable
-from taskyard.protocol.messages import ExecutorView, ListTasks, Submit, WaitTask
+from taskyard.protocol.requests import ExecutorView, ListTasks, Submit, WaitTask
 from taskyard.task.model import Artifact, Course, Failed, Limits, Outcome, Reason, ReturnType, Spec, StateName, Steps
 from tests.unit.api.conftest import stored_files
 from tests.unit.api.scripted import ScriptedManager

@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from taskyard.errors import NotFound, StoreDamaged
-from taskyard.protocol.messages import TaskFilter
+from taskyard.protocol.requests import TaskFilter
 from taskyard.store.base import ExecutorRow
 from taskyard.store.sqlite import SqliteStore
 from taskyard.store.sqlite.database import Database
