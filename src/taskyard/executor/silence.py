@@ -10,9 +10,13 @@ import _thread
 import _warnings
 import _weakref
 import atexit as _atexit
+import builtins
 import gc
 import os
 import sys
+
+#: Those of the functions below: what a script puts in the place of a builtin is not called by them.
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]
 
 try:
     import ctypes
@@ -23,7 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_libc = ctypes.CDLL(None) if ctypes else None
+LIBC = ctypes.CDLL(None) if ctypes else None
+#: Looked up here: ctypes does that in Python, which the script can change.
+_exit, _getenv = (LIBC.exit, LIBC.getenv) if LIBC else (None, None)
 #: A folder with an entry for each thread of this process.
 TASKS = "/proc/self/task"
 #: Modules in C of which no object does anything that can be seen when it goes, unless its type has a finalizer.
@@ -75,7 +81,7 @@ class Silence:
 
     def leave(self, code: int) -> None:
         """End the process with that exit code. Returns where the interpreter must do it, which nothing stands in the way of."""
-        if _libc is None or not -(1 << 31) <= code < 1 << 31:
+        if _exit is None or not -(1 << 31) <= code < 1 << 31:
             return
         try:
             if not self.is_kept():
@@ -84,7 +90,7 @@ class Silence:
                 stream.flush()
         except BaseException:  # the script has changed what we use; or the interpreter is to say what its streams say
             return
-        _libc.exit(code & 0xFF)  # with what the C library and extensions do at their end
+        _exit(code & 0xFF)  # with what the C library and extensions do at their end
 
     def is_kept(self) -> bool:
         """Whether the end would be silent now."""
@@ -99,7 +105,7 @@ class Silence:
             and _thread._count() == 0
             and count(TASKS) == 1
             and self._filters == _warnings.filters == getattr(sys.modules.get("warnings"), "filters", self._filters)
-            and "PYTHONINSPECT" not in os.environ
+            and not _is_interactive()
             and all(map(_is_silent, list(sys.modules.values())))
             and self._is_heap_silent()
         )
@@ -127,10 +133,21 @@ def _has_callbacks() -> bool:
     threading = found("threading")
     return bool(
         _atexit._ncallbacks()  # of the whole interpreter, from Python 3.10 on
-        or (threading is not None and getattr(threading, "_threading_atexits", True))
+        or (threading is not None and (getattr(threading, "_threading_atexits", True) or not _is_own_end(threading)))
         or gc.callbacks
         or gc.get_debug()
     )
+
+
+def _is_own_end(threading: Any) -> bool:
+    """Whether what the interpreter calls at its end, to wait for threads, is that module's own still."""
+    end, own = vars(threading).get("_shutdown"), vars(threading).get("__file__")
+    return type(end) is type(_is_own_end) and end.__code__.co_filename == own
+
+
+def _is_interactive() -> bool:
+    """Whether the interpreter would ask for more: it looks there at its end, wherever that was set."""
+    return _getenv is not None and bool(_getenv(b"PYTHONINSPECT"))
 
 
 def _is_silent(module: Any) -> bool:

@@ -29,24 +29,20 @@ import array  # noqa: E402
 import gc  # noqa: E402
 import resource  # noqa: E402
 
-try:
-    import ctypes
-except ImportError:  # this interpreter was built without it: the kernel's last safety nets are not spread
-    ctypes = None  # type: ignore[assignment]
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from taskyard.executor.silence import TASKS, Silence, count
+    from taskyard.executor.silence import LIBC, TASKS, Silence, __builtins__, count
 else:
-    from silence import TASKS, Silence, count  # it lies beside this file
+    from silence import LIBC, TASKS, Silence, __builtins__, count  # it lies beside this file
 
+#: None, as ``LIBC`` is, where the interpreter was built without it: the kernel's last safety nets are not spread.
+ctypes: Any = sys.modules.get("ctypes")
 for _name in set(sys.modules) - _BARE:
     del sys.modules[_name]
 
-_libc = ctypes.CDLL(None) if ctypes else None
 #: The keeper knows them as the same.
 READY = b"ready "
 #: What a spare says before it closes the socket: from now on it is the script.
@@ -155,9 +151,9 @@ def serve(descriptor: int) -> dict[str, Any]:
             os._exit(0)
         request, (end,) = received
         if _packages() != _begun_with:
-            send(control, {"stale": True})
-            _complain(_socket.socket(fileno=end), OSError("packages were installed or removed: the zygote begins anew"))
-            os._exit(0)
+            send(control, {"stale": True})  # the keeper ends us
+            os.close(end)
+            continue
         job = _bear({**request, "room": room}, _socket.socket(fileno=end), control)
         if job is not None:
             return {**job, "silence": silence}
@@ -309,10 +305,10 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
 def _room() -> tuple[int, int]:
     """Address and size of what ``/proc/<pid>/environ`` shows of that variable; zeros where there is no such thing."""
     value = os.environb.get(ROOM)
-    if _libc is None or value is None or sys.platform != "linux":
+    if LIBC is None or value is None or sys.platform != "linux":
         return 0, 0
     wanted = ROOM + b"="
-    variables = ctypes.POINTER(ctypes.c_void_p).in_dll(_libc, "environ")
+    variables = ctypes.POINTER(ctypes.c_void_p).in_dll(LIBC, "environ")
     number = 0
     while (address := variables[number]) is not None:
         if ctypes.string_at(address, len(wanted)) == wanted:
@@ -335,8 +331,8 @@ def _show_environment(job: dict[str, Any], address: int, size: int) -> None:
 
 
 def _prctl(option: int, argument: int) -> None:
-    if _libc is not None and sys.platform == "linux":
-        _libc.prctl(option, argument, 0, 0, 0)
+    if LIBC is not None and sys.platform == "linux":
+        LIBC.prctl(option, argument, 0, 0, 0)
 
 
 def _rehearse() -> None:

@@ -63,6 +63,12 @@ SCRIPTS: dict[str, str | bytes] = {
     "atexit.register(lambda: print('first'))\natexit.register(lambda: 1 / 0)\natexit.register(lambda: print('last'))",
     "files that nobody closed": "import builtins, os, sys\nbuiltins.kept = open('kept', 'w'); builtins.kept.write('x')\n"
     "f = open('left', 'w'); f.write('y'); os.kept = open('raw', 'wb'); os.kept.write(b'z')",
+    "builtins that tell of their calls": "import builtins, os\ndef tell(name, real):\n"
+    "    return lambda *args, **more: (os.write(1, name.encode() + b' '), real(*args, **more))[1]\n"
+    "for name in 'len any all map zip type isinstance issubclass vars getattr list bool sum open compile exec'.split():\n"
+    "    setattr(builtins, name, tell(name, getattr(builtins, name)))",
+    "an end of threading's that tells": "import threading; threading._shutdown = lambda: print('told')",
+    "an interactive end": "import os; print(1); os.putenv('PYTHONINSPECT', '1')",
     "C's buffers": "import ctypes; ctypes.CDLL(None).printf(b'buffered')",
     "closed output": "import os; print('x', end=''); os.close(1); print('y')",
     "daemon threads": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"

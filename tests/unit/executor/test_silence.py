@@ -34,6 +34,8 @@ SILENT = {
     "a file that is closed": "with open('/dev/null') as file: file.read()",
     "a generator at its end": "list(i for i in range(3))",
     "an exception that was caught": "try:\n    1 / 0\nexcept ZeroDivisionError as error:\n    kept = error",
+    "builtins that fail": "import builtins\nchange = setattr\nfor name in vars(builtins).copy():\n"
+    "    if not name.startswith('_'): change(builtins, name, None)",
     "weak references": "import weakref\nclass A: pass\na = A(); b = weakref.WeakValueDictionary(a=a); c = weakref.ref(a)",
 }
 LOUD = {
@@ -56,6 +58,9 @@ LOUD = {
     "the collector's callbacks": "import gc; gc.callbacks.append(lambda *_: None)",
     "what was frozen is free again": "import gc; a = open('/dev/null'); gc.freeze()",
     "an interactive end": "import os; os.environ['PYTHONINSPECT'] = '1'",
+    "an interactive end that os.environ does not show": "import os; os.putenv('PYTHONINSPECT', '1')",
+    "a wait for threads of its own": "import threading; threading._shutdown = lambda: print('waits for none')",
+    "a wait for threads that is no function": "import threading; threading._shutdown = print",
     "an end of its own, hidden": "import sys\nbefore = set(sys.modules)\nimport atexit; atexit.register(print)\n"
     "for name in set(sys.modules) - before: del sys.modules[name]",
     "a module in C, hidden": "import sys\nbefore = set(sys.modules)\nimport ctypes\n"
