@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-#: Seconds after one was taken before another is made: what has just begun gets the CPU.
+#: Seconds after one was taken before another is made, a spare too: what has just begun gets the CPU.
 REFILL_PAUSE = 0.05
 
 log = structlog.get_logger()

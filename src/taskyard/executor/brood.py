@@ -10,14 +10,13 @@ from collections.abc import Mapping
 
 import structlog
 
-from taskyard.executor.lifeline import Open, Warm
+from taskyard.executor.ahead import REFILL_PAUSE
+from taskyard.executor.lifeline import STALE, Open, Warm
 from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.tending import Claim, Tender
 from taskyard.executor.users import User
 from taskyard.task.model import StartedBy
 
-#: Seconds after a start before another spare is forked, where one is left: what has just begun gets the CPU.
-REFILL_PAUSE = 0.05
 #: Seconds in which a spare must be there where none was ready: a fresh interpreter takes less.
 FORK_TIMEOUT = 2.0
 #: Seconds before a zygote that has died is started again, and before another spare is asked for where one came to nothing:
@@ -132,7 +131,10 @@ class Brood:
 
     def cold(self, reason: str) -> float:
         pause, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
-        log.error("zygote_died", reason=reason, retry=pause)
+        if reason == STALE:
+            log.info("zygote_begins_anew", reason=reason, retry=pause)
+        else:
+            log.error("zygote_died", reason=reason, retry=pause)
         self._is_warm = False  # what was asked for is still answered: it may have been forked
         self._born.set()
         return pause
@@ -159,8 +161,13 @@ class Brood:
             self._refill_after(RETRY)
 
     def barren(self, user: int | None, reason: str) -> None:
-        log.error("spare_not_forked", reason=reason)
         self._users.give_back(self._answered(user))
+        if (
+            not self._is_warm
+        ):  # that its zygote has ended was said, and the next one is asked for as many as are missing
+            self._born.set()
+            return
+        log.error("spare_not_forked", reason=reason)
         pause, self._retry = self._retry, min(2 * self._retry, LONGEST_RETRY)
         self._not_before = asyncio.get_running_loop().time() + pause
         self._born.set()

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple, get_args
 
 MAX_DESCRIPTORS = 8
 _CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+#: Why a zygote has ended that is well: another has to begin in its place.
+STALE = "packages were installed or removed"
 
 
 # --- the executor's orders ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskyard.executor import linux, starter
-from taskyard.executor.lifeline import Cold, Open, Warm
+from taskyard.executor.lifeline import STALE, Cold, Open, Warm
 
 PROGRAM = os.path.join(os.path.dirname(__file__), "zygote.py")
 LENGTH_BYTES = 8
@@ -135,7 +135,8 @@ class Zygotes:
             warning = f"{name} is not imported ahead: it leaves {message['leaves']}"
             self.open(zygote.opened._replace(preload=preload), (*zygote.warnings, warning))
         elif "stale" in message:
-            self.open(zygote.opened, zygote.warnings)
+            self._close(zygote.opened.zygote)
+            self._report(Cold(zygote.opened.zygote, STALE))
         elif message:
             warnings = [*zygote.warnings, *message["warnings"]]
             self._report(Warm(zygote.opened.zygote, warnings, message["loaded"]))

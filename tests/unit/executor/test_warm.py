@@ -224,10 +224,13 @@ async def test_packages_that_are_installed_later_are_found_and_imported_ahead_an
         (packages / "newer").rename(packages / "package.py")
         (packages / "at_the_start.py").touch()
         (packages / "one.pth").write_text("import at_the_start")
-        lines = [await said(runner, text, tmp_path) for _ in range(5)]  # two spares at most were there before
+        with structlog.testing.capture_logs() as logs:
+            lines = [await said(runner, text, tmp_path) for _ in range(5)]  # two spares at most were there before
         assert lines[0] == "2 True False"
         assert lines[-1] == "2 True True"
         assert zygote(runner).pid != first.pid
+    assert [one for one in logs if one["log_level"] == "error"] == []
+    assert "zygote_begins_anew" in [one["event"] for one in logs]
 
 
 async def test_random_state_differs(tmp_path: Path) -> None:
