@@ -60,23 +60,29 @@ def _is_script(path: str) -> bool:
         return False
 
 
+def answer(path: str, program: str, user: int | None = None) -> str:
+    """What an interpreter prints for that, with nothing but the standard library. ``OSError``; ``SubprocessError`` where it
+    fails. Blocks, :data:`ASK_TIMEOUT` at most."""
+    done = subprocess.run(
+        [path, "-I", "-S", "-c", program],
+        cwd="/",
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        user=user,
+        group=user,
+        extra_groups=None if user is None else [],
+        timeout=ASK_TIMEOUT,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 def _ask(path: str, user: int | None) -> Interpreter | None:
     try:
-        done = subprocess.run(
-            [path, "-I", "-S", "-c", _ASK],
-            cwd="/",
-            env={"PATH": os.environ.get("PATH", os.defpath)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            user=user,
-            group=user,
-            extra_groups=None if user is None else [],
-            timeout=ASK_TIMEOUT,
-            text=True,
-            check=True,
-        )
-        real, version = done.stdout.splitlines()
+        real, version = answer(path, _ASK, user).splitlines()
     except (OSError, ValueError, subprocess.SubprocessError) as error:  # such as a name that a version manager gives
         log.info("interpreter_left_out", path=path, reason=str(error))
         return None

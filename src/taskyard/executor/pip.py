@@ -16,7 +16,7 @@ import msgspec
 from packaging.requirements import InvalidRequirement, Requirement
 
 from taskyard.executor import uv
-from taskyard.executor.interpreters import ASK_TIMEOUT, Interpreter
+from taskyard.executor.interpreters import Interpreter, answer
 from taskyard.executor.uv import BuildFailed, CannotBuild, Step
 
 #: Its own environment, below the folder of a step.
@@ -139,19 +139,10 @@ async def able(interpreters: Sequence[Interpreter]) -> tuple[Interpreter, ...]:
 
 def _is_able(path: str) -> bool:
     try:
-        done = subprocess.run(
-            [path, "-I", "-c", _ABLE],
-            cwd="/",
-            env={},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=ASK_TIMEOUT,
-            check=False,
-        )
+        answer(path, _ABLE)
     except (OSError, subprocess.SubprocessError):
         return False
-    return done.returncode == 0
+    return True
 
 
 def _tools(interpreter: str, folder: Path) -> Step:
