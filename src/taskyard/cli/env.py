@@ -31,7 +31,7 @@ def build(
     script: Path | None = None,
     /,
     *,
-    with_: Annotated[Sequence[str], Parameter(name=["--with", "-w"])] = (),
+    with_: Annotated[Sequence[str], Parameter(name=["--with", "-w"], allow_leading_hyphen=True)] = (),
     requirements: Path | None = None,
     requires_python: str | None = None,
     python: str | None = None,
@@ -138,6 +138,7 @@ def rm(*keys: str, all: bool = False, data_dir: DataDir = None, json: Json = Fal
             remove(key)
         except Conflict as error:  # it stays, as was asked for
             say(error.message)
+    preparing.remove_rest(settings)
     return Exit.OK
 
 

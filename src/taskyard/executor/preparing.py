@@ -20,7 +20,7 @@ from taskyard.executor.shelf import ENVIRONMENT, Kept, Shelf
 from taskyard.executor.uv import BuildFailed, CannotBuild
 from taskyard.executor.warm import open_runner
 from taskyard.settings import ExecutorSettings
-from taskyard.task.model import SHORT_ID, Needs
+from taskyard.task.model import Needs
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +88,10 @@ def remove(settings: ExecutorSettings, key: str) -> Prepared:
     _check_there(settings)
     found = [(shelf, kept) for shelf in _shelves(settings) for kept in shelf.kept() if _is_meant(key, kept.key)]
     if not found:
-        raise NotFound(f"there is no environment {key!r} in {settings.data_dir}: 'taskyard env ls' shows the keys")
+        raise NotFound(
+            f"there is no environment whose key is {key!r}, or begins so, in {settings.data_dir}: "
+            "'taskyard env ls' shows the keys"
+        )
     if len({kept.key for _, kept in found}) > 1:
         raise Conflict(f"several environments begin with {key!r}: give the whole key")
     for shelf, kept in found:
@@ -98,8 +101,17 @@ def remove(settings: ExecutorSettings, key: str) -> Prepared:
     return _prepared(kept, shelf.place(kept.key) / ENVIRONMENT)
 
 
+def remove_rest(settings: ExecutorSettings) -> None:
+    """Remove what lies beside the environments and is not in use: what builds that were cut off have left, and the copies of
+    what builds."""
+    _check_there(settings)
+    for shelf in _shelves(settings):
+        shelf.tidy()
+        shelf.remove_programs()
+
+
 def _is_meant(said: str, key: str) -> bool:
-    return key == said or (len(said) >= SHORT_ID and key.startswith(said))
+    return bool(said) and key.startswith(said)
 
 
 def _shelves(settings: ExecutorSettings) -> list[Shelf]:

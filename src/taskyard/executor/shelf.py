@@ -3,6 +3,7 @@
 <shelf>/<key>         an environment, in ``env``; nobody may write to it once it is complete
 <shelf>/<key>.json    says that it is complete, and what it holds; its time is when it was last used
 <shelf>/<key>.lock    held shared by whoever uses it, exclusively by whoever builds or removes it
+<shelf>/uv-...        a copy of what builds, where users of slots could not run the original
 
 A lock goes with the process that holds it, so that nothing has to be tidied up after one that was killed.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -29,6 +31,8 @@ from taskyard.folders import make_private
 ENVIRONMENT = "env"
 #: Seconds between two looks whether another process has built it. The kernel tells nobody who waits asynchronously.
 LOOK_AGAIN = 0.2
+#: The copies of what builds.
+PROGRAMS = "uv-*"
 #: Requests that are remembered of one environment, the newest ones: each may be written in many ways.
 MOST_REQUESTS = 64
 
@@ -153,16 +157,29 @@ class Shelf:
             return False
         try:
             self._marker(key).unlink(missing_ok=True)
-            return remove_tree(self.place(key))
+            if not remove_tree(self.place(key)):
+                return False
+            self._lock_file(key).unlink(missing_ok=True)
+            return True
         finally:
             os.close(lock)
 
     def tidy(self) -> None:
         """Remove what builds that were cut off have left; then evict. Blocks."""
         for lock in self.folder.glob("*.lock"):
-            if not self._marker(lock.stem).exists() and self.place(lock.stem).exists():
+            if not self._marker(lock.stem).exists():
                 self.remove(lock.stem)
         self.evict()
+
+    def remove_programs(self) -> None:
+        """Remove the copies of what builds, but for one that runs: the next build makes another. ``OSError``."""
+        for copy in self.folder.glob(PROGRAMS):
+            try:
+                os.close(os.open(copy, os.O_WRONLY | os.O_CLOEXEC))
+                copy.unlink(missing_ok=True)
+            except OSError as error:
+                if error.errno not in (errno.ETXTBSY, errno.ENOENT):
+                    raise
 
     def seal(self, key: str) -> int:
         """What was built may be read by all and written to by nobody. Its size in bytes. ``OSError``. Blocks.
@@ -186,18 +203,24 @@ class Shelf:
     def _marker(self, key: str) -> Path:
         return self.folder / f"{key}.json"
 
+    def _lock_file(self, key: str) -> Path:
+        return self.folder / f"{key}.lock"
+
     def _lock(self, key: str, kind: int) -> int | None:
         """None where others have it, or the shelf is not there."""
-        try:
-            lock = os.open(self.folder / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            return None
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        return lock
+        while True:
+            try:
+                lock = os.open(self._lock_file(key), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                return None
+            try:
+                fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                return None
+            if os.fstat(lock).st_nlink:
+                return lock
+            os.close(lock)  # whoever had it has removed it since we opened it: nobody else would see that we hold it
 
 
 def _seal(path: Path, builder: int) -> int:

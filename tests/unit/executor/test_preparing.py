@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -89,10 +91,36 @@ def test_what_is_meant_by_a_key_must_be_clear(settings: ExecutorSettings) -> Non
     put(settings, "a" * 31 + "b", "a" * 32)
     with pytest.raises(Conflict, match="several"):
         preparing.remove(settings, "a" * 8)
-    for unknown in ("a" * 7, "c" * 32, "", "../x"):
-        with pytest.raises(NotFound, match="env ls"):
+    for unknown in ("c", "a" * 33, "", "../x"):
+        with pytest.raises(NotFound, match="or begins so, .*env ls"):
             preparing.remove(settings, unknown)
     assert len(preparing.listed(settings)) == 2
+    put(settings, "b" * 32)
+    assert preparing.remove(settings, "b").key == "b" * 32
+
+
+def test_of_all_only_what_is_in_use_is_left(settings: ExecutorSettings) -> None:
+    shelf = put(settings, "a" * 32, "b" * 32)
+    lock = shelf.take("a" * 32)
+    assert lock is not None
+    (shelf.folder / f"{'c' * 32}.lock").touch()
+    running, unused = shelf.folder / "uv-1", shelf.folder / "uv-2"
+    for copy in (running, unused):
+        shutil.copy("/bin/sleep", copy)
+    with subprocess.Popen([running, "60"]) as process:
+        preparing.remove(settings, "b")
+        preparing.remove_rest(settings)
+        assert {one.name for one in shelf.folder.iterdir()} == {
+            "a" * 32,
+            f"{'a' * 32}.json",
+            f"{'a' * 32}.lock",
+            running.name,
+        }
+        process.kill()
+    os.close(lock)
+    preparing.remove(settings, "a")
+    preparing.remove_rest(settings)
+    assert list(shelf.folder.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to have a folder of somebody else's")

@@ -55,6 +55,30 @@ def test_the_least_recently_used_goes_first_and_none_that_is_used(tmp_path: Path
     assert [one.key for one in shelf.kept()] == ["e"]
 
 
+def test_a_lock_that_was_removed_meanwhile_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = Shelf(tmp_path / "shelf", 100)
+    put(shelf, "a")
+    flock = fcntl.flock
+
+    def removed_first(lock: int, kind: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        assert Shelf(tmp_path / "shelf", 100).remove("a")
+        flock(lock, kind)
+
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    assert shelf.take("a") is None
+    put(shelf, "a")
+    monkeypatch.setattr(fcntl, "flock", removed_first)
+    assert not shelf.is_used("a")
+    assert not shelf.kept()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    put(shelf, "b")
+    held = shelf.take("b")
+    assert held is not None
+    assert not Shelf(tmp_path / "shelf", 100).remove("b")
+    os.close(held)
+
+
 def test_what_was_not_completed_is_removed_unless_it_is_being_built(tmp_path: Path) -> None:
     shelf = Shelf(tmp_path / "shelf", 100)
     for key in "ab":
