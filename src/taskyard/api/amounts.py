@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from taskyard.offers import LARGEST_AMOUNT, SMALLEST_AMOUNT
@@ -41,6 +41,20 @@ def as_bytes(value: Any) -> Any:
             raise PydanticCustomError("size", "give bytes as a whole number, or a size such as '512MiB' or '2GB'")
         return round(amount(value))
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def no_less_than(least: int) -> AfterValidator:
+    """For pydantic: a size of ``least`` bytes or more, which is refused in words that name the unit."""
+
+    def check(value: int) -> int:
+        if value < least:
+            known = {"value": value, "least": least, "size": f"{least >> 20}MiB"}
+            raise PydanticCustomError(
+                "size_too_small", "must be {size} ({least} bytes) or more, and {value} bytes were given", known
+            )
+        return value
+
+    return AfterValidator(check)
 
 
 def size_schema(least: int) -> WithJsonSchema:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from taskyard.api.amounts import LARGEST_SIZE, Amount, Size, as_bytes, size_schema
+from taskyard.api.amounts import LARGEST_SIZE, Amount, Size, as_bytes, no_less_than, size_schema
 from taskyard.api.command import LONGEST_COMMAND, LONGEST_WORD, MOST_WORDS
 from taskyard.api.names import LONGEST_PATH, NAME_PATTERN
 from taskyard.offers import LONGEST_LABEL, MOST_LABELS
@@ -43,7 +43,9 @@ Variables = Annotated[dict[VariableName, Word], Field(max_length=MOST_VARIABLES)
 Requirement = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_REQUIREMENT, pattern=_NO_NUL)]
 ReturnTypeName = Literal["none", "text", "json", "file"]
 Timeout = Annotated[float, Field(gt=0, le=LONGEST_TIMEOUT, allow_inf_nan=False)]
-Memory = Annotated[int, Field(ge=LEAST_MEMORY, le=LARGEST_SIZE), BeforeValidator(as_bytes), size_schema(LEAST_MEMORY)]
+Memory = Annotated[
+    int, Field(le=LARGEST_SIZE), no_less_than(LEAST_MEMORY), BeforeValidator(as_bytes), size_schema(LEAST_MEMORY)
+]
 FileSize = Annotated[int, Field(ge=1, le=LARGEST_SIZE), BeforeValidator(as_bytes), size_schema(1)]
 
 

@@ -39,9 +39,10 @@ def unknown_option(words: Sequence[str], names: Collection[str]) -> str | None:
     return None
 
 
-def script_last(words: Sequence[str], takes_value: Callable[[str], bool]) -> list[str]:
+def script_last(words: Sequence[str], takes_value: Callable[[str], bool], last: Collection[str]) -> list[str]:
     """``-x 1 script.py --flag`` as ``-x 1 -- script.py --flag``: what follows the first word that is neither an option nor
-    the value of one belongs to the script, untouched."""
+    the value of one belongs to the script, untouched. So does what follows one of the options that are the ``last``:
+    ``-m module --flag`` is ``-m module -- --flag``."""
     words = list(words)
     at = 0
     while at < len(words) and words[at] != END_OF_OPTIONS:
@@ -49,4 +50,8 @@ def script_last(words: Sequence[str], takes_value: Callable[[str], bool]) -> lis
         if not word.startswith("-") or word == "-":
             return [*words[:at], END_OF_OPTIONS, *words[at:]]
         at += 2 if "=" not in word and takes_value(word) else 1
+        if (word.partition("=")[0] if word.startswith("--") else word[:2]) in last:
+            return (
+                words if at >= len(words) or words[at] == END_OF_OPTIONS else [*words[:at], END_OF_OPTIONS, *words[at:]]
+            )
     return words

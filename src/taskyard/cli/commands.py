@@ -73,6 +73,8 @@ GLOBAL_FLAGS = frozenset({"--json"})
 GROUPS = frozenset({"store", "token", "env"})
 #: Commands whose words after the script are the script's.
 WITH_SCRIPT = frozenset({"run", "submit"})
+#: Their option that names what is run, instead of a script.
+MODULE = frozenset({"--module", "-m"})
 
 
 #: Switches have no `--no-` twin, and a default that says nothing is not shown.
@@ -106,7 +108,7 @@ def arranged(app: App, words: Sequence[str]) -> list[str]:
         return words
     arguments = app[words[0]].assemble_argument_collection(default_parameter=DEFAULT_PARAMETER)
     valued = {name for argument in arguments for name in argument.names if argument.token_count()[0]}
-    ordered = script_last(words[1:], valued.__contains__)
+    ordered = script_last(words[1:], valued.__contains__, MODULE)
     options = {name for argument in arguments for name in argument.names} | {*app.help_flags, *app.version_flags}
     if unknown := unknown_option(ordered, options):
         raise InvalidInput(no_such_option(unknown, words[0]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cyclopts import CoercionError, CycloptsError, UnknownOptionError, UnusedCliTokensError
+from cyclopts import CoercionError, CycloptsError, UnknownCommandError, UnknownOptionError, UnusedCliTokensError
 
 _KINDS: dict[object, str] = {int: "a whole number", float: "a number"}
 
@@ -32,6 +32,10 @@ def _what(error: CycloptsError) -> str:
         case UnknownOptionError(token=token):
             _, _, alike = str(error).partition(" Did you mean ")
             return f"there is no option {token.keyword or token.value}" + (alike and f": did you mean {alike}")
+        case UnknownCommandError(unused_tokens=[word, *_]):
+            told, _, _ = str(error).partition(" Available commands:")  # its list ends after some
+            _, _, alike = told.partition(" Did you mean ")
+            return f"there is no command {word}" + (alike and f": did you mean {alike}")
         case UnusedCliTokensError():
             return f"too many words: {' '.join(error.unused_tokens or ())}"
         case _:

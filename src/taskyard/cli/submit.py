@@ -61,12 +61,16 @@ class What:
         Sequence[str],
         Parameter(
             help="What one run may use at most: memory, disk or file_size=512MiB, cpus=0.5, processes or open_files=64; "
-            "may be repeated.",
+            "a size without a unit is bytes; may be repeated.",
         ),
     ] = ()
     with_: Annotated[
         Sequence[str],
-        Parameter(name=["--with", "-w"], help="A package that it needs, such as 'numpy>=2'; may be repeated."),
+        Parameter(
+            name=["--with", "-w"],
+            allow_leading_hyphen=True,
+            help="A package that it needs, such as 'numpy>=2'; may be repeated.",
+        ),
     ] = ()
     requirements: Annotated[
         Path | None, Parameter(help="A file that lists packages that it needs, one a line, as requirements.txt does.")
@@ -167,9 +171,9 @@ Words = Annotated[str, Parameter(allow_leading_hyphen=True)]
 def run(*words: Words, what: What = DEFAULT_WHAT, remote: Remote = DEFAULT_REMOTE) -> int:
     """Run a script, or a program, and show its output as it is printed.
 
-    What follows FILE or PROGRAM goes to it untouched. The exit code is the script's, or 128 and the number of the signal that
-    killed it. Ctrl-C stops the task; a second one leaves at once. With --json the output is one line of JSON for each
-    piece, and the task last.
+    What follows FILE, MODULE or PROGRAM goes to it untouched. The exit code is the script's, or 128 and the number of the
+    signal that killed it. Ctrl-C stops the task; a second one leaves at once. With --json the output is one line of JSON for
+    each piece, and the task last.
 
     Parameters
     ----------
@@ -199,7 +203,7 @@ def submit(
 ) -> None:
     """Submit a script, or a program, and print the task's name.
 
-    What follows FILE or PROGRAM goes to it untouched.
+    What follows FILE, MODULE or PROGRAM goes to it untouched.
 
     Parameters
     ----------

@@ -53,6 +53,6 @@ def _sentence(spec: Spec, name: str, number: int) -> str:
     if number == errno.ENOEXEC:
         return (
             f"{name!r} is no program that the executor's machine can execute: a script needs a first line such as "
-            "#!/bin/sh; Python's is given as a string, not as a list"
+            "#!/bin/sh; to have Python run it, leave --program out (or give the command as a string, not as a list)"
         )
     return f"{name!r} cannot be executed: {os.strerror(number)}"

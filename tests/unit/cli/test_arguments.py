@@ -36,13 +36,23 @@ def test_global_options_may_stand_before_the_command(words: str, arranged: str) 
         ("--json hello.py", "--json -- hello.py"),
         ("-e A -- -strange.py x", "-e A -- -strange.py x"),
         ("-m x", "-m x"),
+        ("-m x -e 1 --json", "-m x -- -e 1 --json"),
+        ("-e 1 --env=A -m x y -m z", "-e 1 --env=A -m x -- y -m z"),
+        ("--module x -m 1", "--module x -- -m 1"),
+        ("--module=x -m 1", "--module=x -- -m 1"),
+        ("-mx -m 1", "-mx -- -m 1"),
+        ("-m x -- -m -- 1", "-m x -- -m -- 1"),
+        ("-m", "-m"),
         ("-e", "-e"),
         ("- x", "-- - x"),
         ("", ""),
     ],
 )
 def test_what_follows_the_script_is_the_scripts(words: str, arranged: str) -> None:
-    assert script_last(words.split(), {"-e", "--env", "-m"}.__contains__) == arranged.split()
+    assert (
+        script_last(words.split(), {"-e", "--env", "-m", "--module"}.__contains__, {"-m", "--module"})
+        == arranged.split()
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,10 @@ def test_a_wrong_command_line_is_one_sentence(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("bogus",), "Unknown command"),
+        (("frobnicate",), "taskyard: there is no command frobnicate (see 'taskyard --help')"),
+        (("env", "bogus"), "taskyard: there is no command bogus (see 'taskyard env --help')"),
+        (("statsu",), 'there is no command statsu: did you mean "status"? (see'),
+        (("env", "build", "--with", "-r x"), "the requirement '-r x' holds an option of pip"),
         (("ls", "-n", "nan"), "-n: 'nan' is not a whole number (see 'taskyard ls --help')"),
         (("run", "--timeout", "x", "y"), "--timeout: 'x' is not a number (see 'taskyard run --help')"),
         (("ls", "--limt", "3"), "there is no option --limt: did you mean --limit? (see 'taskyard ls --help')"),

@@ -116,8 +116,8 @@ def test_everything_after_the_script_is_the_scripts(
 
 def test_a_module_needs_no_file(cli: Cli, api: ScriptedApi, capsys: pytest.CaptureFixture[str]) -> None:
     api.on("POST /tasks", task())
-    assert cli("submit", "--json", "-m", "pkg.module", "a b", "--b") == Exit.OK
-    assert json.loads(api.requests[0].content) == {"command": "-m pkg.module 'a b' --b"}
+    assert cli("submit", "--json", "-m", "pkg.module", "-n", "1", "a b", "--b") == Exit.OK
+    assert json.loads(api.requests[0].content) == {"command": "-m pkg.module -n 1 'a b' --b"}
     assert json.loads(capsys.readouterr().out)["name"] == "hello"
 
 

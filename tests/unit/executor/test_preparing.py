@@ -92,7 +92,7 @@ def test_what_is_meant_by_a_key_must_be_clear(settings: ExecutorSettings) -> Non
     with pytest.raises(Conflict, match="several"):
         preparing.remove(settings, "a" * 8)
     for unknown in ("c", "a" * 33, "", "../x"):
-        with pytest.raises(NotFound, match="or begins so, .*env ls"):
+        with pytest.raises(NotFound, match=r"or begins so, .*env ls"):
             preparing.remove(settings, unknown)
     assert len(preparing.listed(settings)) == 2
     put(settings, "b" * 32)

@@ -60,23 +60,17 @@ def test_a_lock_that_was_removed_meanwhile_holds_nothing(tmp_path: Path, monkeyp
     put(shelf, "a")
     flock = fcntl.flock
 
-    def removed_first(lock: int, kind: int) -> None:
+    def made_anew_first(lock: int, kind: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
         assert Shelf(tmp_path / "shelf", 100).remove("a")
+        put(shelf, "a")
         flock(lock, kind)
 
-    monkeypatch.setattr(fcntl, "flock", removed_first)
-    assert shelf.take("a") is None
-    put(shelf, "a")
-    monkeypatch.setattr(fcntl, "flock", removed_first)
-    assert not shelf.is_used("a")
-    assert not shelf.kept()
-    monkeypatch.setattr(fcntl, "flock", flock)
-    put(shelf, "b")
-    held = shelf.take("b")
-    assert held is not None
-    assert not Shelf(tmp_path / "shelf", 100).remove("b")
-    os.close(held)
+    monkeypatch.setattr(fcntl, "flock", made_anew_first)
+    lock = shelf.take("a")
+    assert lock is not None
+    assert not Shelf(tmp_path / "shelf", 100).remove("a")
+    os.close(lock)
 
 
 def test_what_was_not_completed_is_removed_unless_it_is_being_built(tmp_path: Path) -> None:

@@ -262,7 +262,11 @@ async def test_multipart_with_a_spec(http: httpx2.AsyncClient, manager: Scripted
         ({"script": "1", "resources": {"memory": "much"}}, 422, "resources"),
         ({"script": "1", "resources": {"memory": "999999P"}}, 400, "memory"),
         ({"script": "1", "limits": {"memory": "much"}}, 422, "such as '512MiB'"),
-        ({"script": "1", "limits": {"memory": "1MiB"}}, 422, "must be 16777216 or more"),
+        (
+            {"script": "1", "limits": {"memory": "1MiB"}},
+            422,
+            "must be 16MiB (16777216 bytes) or more, and 1048576 bytes",
+        ),
         ({"script": "1", "limits": {"disk": "999999P"}}, 422, "limits.disk"),
         ({"script": "1", "limits": {"disk": 0.5}}, 422, "limits.disk"),
         ({"script": "1", "limits": {"cpus": 0}}, 422, "limits.cpus"),
