@@ -26,6 +26,8 @@ class ChildOptions:
     host: str
     port: int
     slots: int
+    python: str
+    spares: int
     preload: str
     data_dir: Path
     log_level: str
@@ -36,7 +38,7 @@ class ChildOptions:
         return (
             *(sys.executable, "-m", "taskyard", "executor", "--name", name),
             *("--address", self.host, "--port", str(self.port), "--slots", str(self.slots)),
-            *("--preload", self.preload),
+            *("--python", self.python, "--spares", str(self.spares), "--preload", self.preload),
             *("--data-dir", str(self.data_dir), "--parent-pid", str(os.getpid())),
             *("--log-level", self.log_level, "--log-format", self.log_format),
         )

@@ -20,6 +20,8 @@ def up(
     host: str | None = None,
     port: Annotated[int | None, Parameter(name=["--port", "-p"])] = None,
     executor_port: int | None = None,
+    python: str | None = None,
+    spares: int | None = None,
     preload: str | None = None,
     data_dir: DataDir = None,
     require_token: RequireToken = None,
@@ -41,6 +43,10 @@ def up(
         HTTP port of the API; also PORT. [default: 5001]
     executor_port
         Port for executors; 0 takes a free one. [default: 5556]
+    python
+        Interpreter that runs the scripts; else our own.
+    spares
+        Warm interpreters that each keeps ready; 0 starts a fresh one for each attempt; else one more than slots, at most 9.
     preload
         Modules that warm interpreters import ahead: NAME,NAME.
     """
@@ -48,6 +54,7 @@ def up(
     from taskyard.api.service import serve
     from taskyard.cli.children import ChildOptions, keep_executor
     from taskyard.cli.serving import make_tokens, serve_until_signal
+    from taskyard.executor.interpreters import interpreter_of
     from taskyard.manager.service import Manager
     from taskyard.settings import ApiSettings, ExecutorSettings, ManagerSettings
     from taskyard.tokens import TokenGate
@@ -61,7 +68,10 @@ def up(
     }
     manager_settings = configured(ManagerSettings, executor_port=executor_port, **shared)
     api_settings = configured(ApiSettings, port=port, **shared)
-    executor_settings = configured(ExecutorSettings, slots=slots, preload=preload, data_dir=data_dir)
+    executor_settings = configured(
+        ExecutorSettings, slots=slots, python=python, spares=spares, preload=preload, data_dir=data_dir
+    )
+    interpreter_of(executor_settings)  # that there is none is said here, once
     log.configure("up", api_settings.log_level, api_settings.log_format)
     make_tokens(manager_settings, manager_settings.host)
     gate = TokenGate(manager_settings.data_dir)
@@ -74,6 +84,8 @@ def up(
                 host=reachable(manager_settings.host),
                 port=manager.executor_port,
                 slots=executor_settings.slots,
+                python=executor_settings.python,
+                spares=executor_settings.most_spares,
                 preload=executor_settings.preload,
                 data_dir=manager_settings.data_dir,
                 log_level=manager_settings.log_level,

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import structlog
 
+from taskyard.errors import InvalidInput
+from taskyard.settings import ExecutorSettings
 from taskyard.task.requirements import fits
 
 #: Names to look for: python3.9, python3.10 ...
@@ -27,6 +29,14 @@ class Interpreter(msgspec.Struct, frozen=True):
 
     path: str
     version: str
+
+
+def interpreter_of(settings: ExecutorSettings) -> str:
+    """The path of the interpreter that runs the scripts. ``InvalidInput``."""
+    python = shutil.which(settings.python)
+    if python is None:
+        raise InvalidInput(f"{settings.python} is no program that can be run: give the interpreter with --python")
+    return os.path.abspath(python)
 
 
 async def find(python: str, user: int | None) -> tuple[Interpreter, ...]:

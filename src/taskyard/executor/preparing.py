@@ -15,7 +15,7 @@ from taskyard.executor import identity, interpreters
 from taskyard.executor.confinement import decide, earlier_folders
 from taskyard.executor.environments import Environments, shelf_folders
 from taskyard.executor.identity import BUILDERS, EXECUTORS
-from taskyard.executor.service import clear, clear_last, interpreter_of, open_environments
+from taskyard.executor.service import clear, clear_last, open_environments
 from taskyard.executor.shelf import ENVIRONMENT, Kept, Shelf
 from taskyard.executor.uv import BuildFailed, CannotBuild
 from taskyard.executor.warm import open_runner
@@ -45,7 +45,7 @@ async def build(settings: ExecutorSettings, needs: Needs, about_to: Callable[[],
     none can be built."""
     _check_owner(settings)
     alone = settings.model_copy(update={"slots": 1, "spares": 0})
-    python = interpreter_of(alone)
+    python = interpreters.interpreter_of(alone)
     with identity.take(alone.data_dir, "", BUILDERS) as me, decide(alone, python, me) as confinement:
         await clear(confinement, earlier_folders(alone, me))
         found = await interpreters.find(python, confinement.users[0].id if confinement.users else None)

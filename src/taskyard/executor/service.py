@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import platform
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import structlog
 
-from taskyard.errors import InvalidInput
 from taskyard.executor import identity, interpreters, measure, pip, uv
 from taskyard.executor.announcing import Announcer
 from taskyard.executor.artifacts import ArtifactUploader
@@ -59,7 +57,7 @@ log = structlog.get_logger()
 async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> None:
     """Run an executor until ``stop`` is set; then end every attempt in order. ``Conflict`` where another executor has its
     name, ``InvalidInput`` where its settings cannot be."""
-    python = interpreter_of(settings)
+    python = interpreters.interpreter_of(settings)
     with identity.take(settings.data_dir, settings.name) as me, decide(settings, python, me) as confinement:
         await clear(confinement, earlier_folders(settings, me))
         # Before there is a keeper: it kills what the slots' users run.
@@ -85,14 +83,6 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
             removals.shutdown(wait=False, cancel_futures=True)
             await clear_last(confinement)
             await repositories.close()
-
-
-def interpreter_of(settings: ExecutorSettings) -> str:
-    """The path of the interpreter that runs the scripts. ``InvalidInput``."""
-    python = shutil.which(settings.python)
-    if python is None:
-        raise InvalidInput(f"{settings.python} is no program that can be run: give the interpreter with --python")
-    return os.path.abspath(python)
 
 
 async def open_environments(

@@ -98,9 +98,10 @@ async def test_none_is_left_where_we_are_cancelled(pipe: Path) -> None:
 
 
 def test_no_token_is_on_its_command_line(tmp_path: Path) -> None:
-    options = ChildOptions("127.0.0.1", 5556, 2, "numpy", tmp_path, "info", "json")
+    options = ChildOptions("127.0.0.1", 5556, 2, "/usr/bin/python3", 0, "numpy", tmp_path, "info", "json")
     assert options.command("local-1")[1:] == (
         *("-m", "taskyard", "executor", "--name", "local-1", "--address", "127.0.0.1", "--port", "5556"),
-        *("--slots", "2", "--preload", "numpy", "--data-dir", str(tmp_path), "--parent-pid", str(os.getpid())),
+        *("--slots", "2", "--python", "/usr/bin/python3", "--spares", "0", "--preload", "numpy"),
+        *("--data-dir", str(tmp_path), "--parent-pid", str(os.getpid())),
         *("--log-level", "info", "--log-format", "json"),
     )

@@ -124,6 +124,33 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path, words: str) -> Non
     assert "--" in last
 
 
+def test_up_has_its_executors_start_as_it_was_told(
+    tmp_path: Path, script: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    script.write_text("import sys; print(sys.executable)")
+    data = tmp_path / "data"
+    options = ("--executors", "1", "--port", "0", "--executor-port", "0", "--spares", "0", "--python", str(python))
+    with running(data, "up", *options) as up:
+        url = up.event("listening", link="http")["url"]
+        up.event("connected")
+        assert run_script(url, data, script) == 0
+        assert capfd.readouterr().out == f"{python}\n"
+        assert run(["ls", "--json", "--url", url]) == Exit.OK
+        name = json.loads(capfd.readouterr().out)[0]["name"]
+        assert run(["status", "--json", "--url", url, name]) == Exit.OK
+        assert json.loads(capfd.readouterr().out)["attempts"][0]["started_by"] == "fresh"
+
+
+def test_an_interpreter_that_is_none_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["up", "--python", "/no/such", "--data-dir", str(tmp_path / "data")]) == Exit.USAGE
+    assert capfd.readouterr().err == (
+        "taskyard: /no/such is no program that can be run: give the interpreter with --python\n"
+    )
+    assert not (tmp_path / "data").exists()
+
+
 @pytest.mark.parametrize(("host", "address"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.1", "10.0.0.1")])
 def test_executors_of_our_own_reach_us(host: str, address: str) -> None:
     assert reachable(host) == address
