@@ -47,9 +47,11 @@ async def test_a_claim_in_the_commit_of_the_submit_keeps_the_total_timeout(store
 
 async def test_a_task_that_waits_fails_and_its_history_says_why(store: Store) -> None:
     task = await submit(store, queue_timeout=5.0)
-    assert await store.time_out([task.id], NOW + 4) == [task], "nothing is over: nothing is written"
-    (failed,) = await store.time_out([task.id], NOW + 5)
-    message = "it waited in the queue for longer than its queue timeout of 5 s"
+    assert await store.time_out({task.id: ""}, NOW + 4) == [task], "nothing is over: nothing is written"
+    (failed,) = await store.time_out({task.id: "every executor that could run it is busy"}, NOW + 5)
+    message = (
+        "it waited in the queue for longer than its queue timeout of 5 s: every executor that could run it is busy"
+    )
     assert still_there(failed).state == Failed(ended_at=NOW + 5, reason=Reason.TIMEOUT, message=message)
     assert await store.task(task.id) == failed
     last = (await store.events(task.id, 0))[-1]
@@ -59,7 +61,7 @@ async def test_a_task_that_waits_fails_and_its_history_says_why(store: Store) ->
 
 async def test_an_open_attempt_is_to_be_stopped_and_fails_then(store: Store) -> None:
     claimed = await running(store, total_timeout=60.0)
-    (stopping,) = await store.time_out([claimed.task.id], NOW + 60)
+    (stopping,) = await store.time_out({claimed.task.id: ""}, NOW + 60)
     assert getattr(still_there(stopping).state, "stop", None) is StopCause.TIMEOUT
     assert await store.open_tasks() == (stopping,)
     assert (await store.events(claimed.task.id, 0))[-1].message == "it was not done within its total timeout of 60 s"
@@ -72,7 +74,7 @@ async def test_an_open_attempt_is_to_be_stopped_and_fails_then(store: Store) -> 
 
 async def test_a_users_stop_takes_the_place_of_the_timeouts(store: Store) -> None:
     claimed = await scheduled(store, total_timeout=60.0)
-    await store.time_out([claimed.task.id], NOW + 60)
+    await store.time_out({claimed.task.id: ""}, NOW + 60)
     stopping = still_there(await store.request(claimed.task.id, Stop(), NOW + 61))
     assert getattr(stopping.state, "stop", None) is StopCause.USER
     assert await store.task(stopping.id) == stopping
@@ -81,7 +83,7 @@ async def test_a_users_stop_takes_the_place_of_the_timeouts(store: Store) -> Non
 
 async def test_a_stop_for_the_timeout_outlives_the_beginning(store: Store) -> None:
     claimed = await scheduled(store, total_timeout=60.0)
-    await store.time_out([claimed.task.id], NOW + 60)
+    await store.time_out({claimed.task.id: ""}, NOW + 60)
     began = still_there(await store.report(claimed.fence, Began(), NOW + 60))
     assert getattr(began.state, "stop", None) is StopCause.TIMEOUT
 
@@ -90,16 +92,16 @@ async def test_what_has_ended_or_is_gone_is_stale(store: Store) -> None:
     done = await ended(store, "done", total_timeout=1.0)
     gone = await submit(store, "gone", total_timeout=1.0)
     await store.request(gone.id, Delete(), NOW)
-    assert await store.time_out([done.id, gone.id, "never"], NOW + 9) == [STALE, STALE, STALE]
+    assert await store.time_out(dict.fromkeys((done.id, gone.id, "never"), ""), NOW + 9) == [STALE, STALE, STALE]
 
 
 @pytest.mark.parametrize("exit_first", [True, False])
 async def test_an_exit_and_a_timeout_at_the_same_time(store: Store, exit_first: bool) -> None:
     claimed = await running(store, total_timeout=60.0)
     if exit_first:  # both are queued, so that they share a commit
-        answers = (store.report(claimed.fence, SUCCESS, NOW + 60), store.time_out([claimed.task.id], NOW + 60))
+        answers = (store.report(claimed.fence, SUCCESS, NOW + 60), store.time_out({claimed.task.id: ""}, NOW + 60))
     else:
-        timing = store.time_out([claimed.task.id], NOW + 60)
+        timing = store.time_out({claimed.task.id: ""}, NOW + 60)
         answers = (store.report(claimed.fence, SUCCESS, NOW + 60), timing)
     await asyncio.gather(*answers)
     assert (await store.task(claimed.task.id)).state_name == "finished"
@@ -107,7 +109,7 @@ async def test_an_exit_and_a_timeout_at_the_same_time(store: Store, exit_first: 
 
 async def test_a_claim_and_a_queue_timeout_at_the_same_time(store: Store) -> None:
     task = await submit(store, queue_timeout=5.0)
-    claiming, timing = store.claim([placement(task)], NOW + 5), store.time_out([task.id], NOW + 5)
+    claiming, timing = store.claim([placement(task)], NOW + 5), store.time_out({task.id: ""}, NOW + 5)
     assert isinstance((await claiming)[0], Claimed)
     assert still_there((await timing)[0]).state_name == "scheduled"
 

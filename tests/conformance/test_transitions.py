@@ -197,7 +197,7 @@ async def test_the_row_says_after_each_step_what_the_step_gave(store: Store, cau
     if cause is StopCause.USER:
         steps.append(await store.request(task.id, Stop(), NOW + 2))
     elif cause is StopCause.TIMEOUT:
-        steps += await store.time_out([task.id], NOW + 100)
+        steps += await store.time_out({task.id: ""}, NOW + 100)
     assert isinstance(steps[-1], Task)
     assert steps[-1].state == Running(executor_id=EXECUTOR, started_at=NOW + 1, stop=cause)
     assert await store.task(task.id) == steps[-1]

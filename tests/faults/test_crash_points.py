@@ -106,7 +106,7 @@ class Workload:
         task = rng.choice(tasks)
         match rng.randrange(9):
             case 8:
-                return store.time_out([task.id], self.now)
+                return store.time_out({task.id: ""}, self.now)
             case 0:
                 return store.request(task.id, Stop(), self.now)
             case 1:

@@ -22,7 +22,7 @@ from taskyard.manager.nodes import Nodes
 from taskyard.manager.recovery import recover
 from taskyard.manager.reports import Reports
 from taskyard.manager.requests import Repositories, RequestHandler
-from taskyard.manager.scheduler import Queue
+from taskyard.manager.scheduler import Queue, hindrances
 from taskyard.manager.stops import Stops
 from taskyard.manager.timeouts import Timeouts
 from taskyard.manager.views import Views
@@ -64,7 +64,13 @@ class Parts:
             queue=self.queue, deadlines=self._deadlines, fleet=self.fleet, links=links, generation=store.generation
         )
         self.timeouts = Timeouts(
-            store=store, deadlines=self._deadlines, stops=stops, metrics=metrics, wall=wall, tasks=tasks
+            store=store,
+            deadlines=self._deadlines,
+            stops=stops,
+            metrics=metrics,
+            wall=wall,
+            hindrances=lambda task_ids: hindrances(self.queue, self.fleet, task_ids),
+            tasks=tasks,
         )
         self.dispatcher = Dispatcher(
             store=store,

@@ -25,6 +25,8 @@ Entry = tuple[Rank, int, str]
 
 #: Outdated entries that may lie in the heaps, beyond as many as there are tasks that wait.
 MOST_OUTDATED = 1000
+#: Executors of which a sentence says what each lacks.
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,11 @@ class Queue:
             heapq.heappop(self._deferred)
             self._outdated -= 1
         return self._deferred[0][0] if self._deferred else None
+
+    def line_of(self, task_id: str) -> Line | None:
+        """Where it waits, or will when its backoff is over; None where it does not wait."""
+        waiting = self._waiting.get(task_id)
+        return waiting.line if waiting is not None else None
 
     def position(self, task_id: str, now: float) -> int | None:
         """The place in line, from 1; None where it does not wait, or waits for its backoff: so do not count those that do."""
@@ -229,8 +236,27 @@ def explain(fleet: Fleet, requirement: Requirement, *, on_last_chance: bool = Fa
     return tuple(obstacle for obstacle in obstacles if obstacle is not None)
 
 
-def hindrance(fleet: Fleet, requirement: Requirement) -> str:
-    """What keeps all executors from running a task of that requirement, in a sentence, where each has an obstacle."""
+def hindrances(queue: Queue, fleet: Fleet, task_ids: Iterable[str]) -> dict[str, str]:
+    """What keeps each of these tasks from running, in a sentence that says all; empty for one that does not wait, and where
+    an executor has room for it. Looks at the fleet once for each line."""
+    lines = {task_id: queue.line_of(task_id) for task_id in task_ids}
+    said = {line: _hindrance_of(line, fleet) for line in set(lines.values()) if line is not None}
+    return {task_id: said[line] if line is not None else "" for task_id, line in lines.items()}
+
+
+def _hindrance_of(line: Line, fleet: Fleet) -> str:
+    requirement, on_last_chance = line
+    obstacles = explain(fleet, requirement, on_last_chance=on_last_chance)
+    if len(obstacles) < len(fleet):
+        return ""
+    lacking = [f"{one.executor_name} {one.explanation}" for one in obstacles if one.lacking]
+    named, more = lacking[:MOST_NAMED], len(lacking) - MOST_NAMED
+    return hindrance(fleet, requirement, "; ".join((*named, f"and {more} more") if more > 0 else named))
+
+
+def hindrance(fleet: Fleet, requirement: Requirement, lacks: str = "see what each lacks") -> str:
+    """What keeps all executors from running a task of that requirement, in a sentence, where each has an obstacle. ``lacks``
+    says what they lack, where it is that."""
     connected = [executor for executor in fleet if executor.connected]
     if not fleet:
         return "no executor is connected: start one with 'taskyard executor -a HOST -p PORT'"
@@ -244,7 +270,7 @@ def hindrance(fleet: Fleet, requirement: Requirement) -> str:
         return f"no executor that is connected can enforce the limit {' or '.join(unenforced)} that it asks for"
     able = [executor for executor in connected if not executor.lacks(requirement)]
     if not able:
-        return "no executor that is connected has what it asks for: see what each lacks"
+        return f"no executor that is connected has what it asks for: {lacks}"
     standings = {_standing(executor) for executor in able}
     *others, last = [one for one in Standing if one in standings]
     words = f"{', '.join(others)} or {last}" if others else last

@@ -7,7 +7,7 @@ before has its way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -28,7 +28,8 @@ LONGEST_SLEEP = 60.0
 
 
 class Timeouts:
-    """``wall`` gives seconds since the epoch. ``tasks`` owns the writes."""
+    """``wall`` gives seconds since the epoch. ``hindrances`` says of tasks what keeps them from running. ``tasks`` owns the
+    writes."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Timeouts:
         stops: Stops,
         metrics: Metrics,
         wall: Callable[[], float],
+        hindrances: Callable[[Sequence[str]], Mapping[str, str]],
         tasks: asyncio.TaskGroup,
     ) -> None:
         self._store = store
@@ -45,6 +47,7 @@ class Timeouts:
         self._stops = stops
         self._metrics = metrics
         self._wall = wall
+        self._hindrances = hindrances
         self._tasks = tasks
         self._timer: asyncio.TimerHandle | None = None
         self._fires_for = 0.0
@@ -100,7 +103,7 @@ class Timeouts:
     async def _end(self, task_ids: list[str]) -> None:
         while not self._closed:
             try:
-                answers = await self._store.time_out(task_ids, self._wall())
+                answers = await self._store.time_out(self._hindrances(task_ids), self._wall())
             except TaskyardError as error:
                 log.warning("timeouts_not_written", tasks=len(task_ids), reason=error.message)
                 await asyncio.sleep(PAUSE_AFTER_FAILURE)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import enum
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -167,9 +167,10 @@ class Store(abc.ABC):
         """Add a revision of the spec. ``NotFound``."""
 
     @abc.abstractmethod
-    def time_out(self, task_ids: Sequence[str], now: float) -> Awaitable[Sequence[Task | Stale]]:
-        """Apply ``Expire`` to each of these tasks: where a timeout is over, one that waits fails, and an open attempt is to be
-        stopped. One answer per task, as it stands; stale for one that has ended or is gone."""
+    def time_out(self, hindrances: Mapping[str, str], now: float) -> Awaitable[Sequence[Task | Stale]]:
+        """Apply ``Expire`` to each of these tasks, of which is said what hinders it: where a timeout is over, one that waits
+        fails, and an open attempt is to be stopped. One answer per task, as it stands; stale for one that has ended or is
+        gone."""
 
     @abc.abstractmethod
     def append_output(self, fence: Fence, chunks: Sequence[Chunk]) -> Awaitable[int | Stale]:

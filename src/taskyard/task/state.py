@@ -95,7 +95,10 @@ class Rerun(Record, tag="rerun_requested"):
 
 
 class Expire(Record, tag="expired"):
-    """The manager's timer: a timeout may be over. Where none is, because something came before it, nothing changes."""
+    """The manager's timer: a timeout may be over. Where none is, because something came before it, nothing changes.
+    ``hindrance`` is what kept a task that waits from running, where the manager knows; shown to people."""
+
+    hindrance: str = ""
 
 
 class Update(Record, tag="updated"):
@@ -274,7 +277,7 @@ def _expire_waiting(task: Task, event: Expire, moment: Moment) -> Task:
         return _timed_out(task, moment, total_timeout_over(task))
     if _is_over(task.state.until, moment.now):
         message = f"it waited in the queue for longer than its queue timeout of {task.queue_timeout:g} s"
-        return _timed_out(task, moment, message)
+        return _timed_out(task, moment, f"{message}: {event.hindrance}" if event.hindrance else message)
     return task
 
 

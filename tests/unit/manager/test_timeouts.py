@@ -15,7 +15,8 @@ from taskyard.task.model import Created, Failed, Reason, Scheduled, StateName, S
 from taskyard.task.state import Lost
 from tests.unit.manager.yard import NOW, Yard, finished, opened
 
-QUEUED = "it waited in the queue for longer than its queue timeout of 5 s"
+LONGER = "it waited in the queue for longer than its queue timeout of 5 s"
+QUEUED = f"{LONGER}: no executor is connected: start one with 'taskyard executor -a HOST -p PORT'"
 WHOLE = "it was not done within its total timeout of 60 s"
 
 
@@ -39,6 +40,33 @@ async def test_a_task_that_waits_too_long_fails_and_is_forgotten(yard: Yard) -> 
     peer = await yard.connect()
     assert peer.runs() == []
     await yard.check_against_store()
+
+
+async def test_what_it_has_waited_for_is_said(yard: Yard) -> None:
+    for number in range(1, 6):
+        await yard.connect(f"e{number}")
+    names = [f"large-{number}" for number in range(2)]
+    for name in names:
+        await yard.submit(name, queue_timeout=5.0, resources={"gpus": 3000})
+    await later(yard, 5.0)
+    lacks = "lacks gpus (asked for 3, has 0)"
+    for name in names:
+        state = (await yard.task(name)).state
+        assert isinstance(state, Failed)
+        assert state.message == (
+            f"{LONGER}: no executor that is connected has what it asks for: "
+            f"name of e1 {lacks}; name of e2 {lacks}; name of e3 {lacks}; and 2 more"
+        )
+
+
+async def test_that_it_has_waited_for_one_that_is_busy_is_said(yard: Yard) -> None:
+    peer = await yard.connect()
+    await yard.running(peer, "first")
+    await yard.submit("second", queue_timeout=5.0)
+    await later(yard, 5.0)
+    state = (await yard.task("second")).state
+    assert isinstance(state, Failed)
+    assert state.message == f"{LONGER}: every executor that could run it is busy: it runs when one has room"
 
 
 async def test_the_timer_fires_by_itself(yard: Yard) -> None:

@@ -78,6 +78,9 @@ class TestTheQueue:
         message = "it waited in the queue for longer than its queue timeout of 5 s"
         failed = Failed(ended_at=1005.0, reason=Reason.TIMEOUT, message=message)
         assert after(task, Expire(), now=1005.0).state == failed
+        state = after(task, Expire(hindrance="no executor is connected"), now=1005.0).state
+        assert isinstance(state, Failed)
+        assert state.message == f"{message}: no executor is connected"
 
     @beginnings
     def test_what_was_claimed_waits_no_more(self, events: tuple[Event, ...]) -> None:

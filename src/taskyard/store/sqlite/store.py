@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -101,8 +101,8 @@ class SqliteStore(Store):
     def update(self, task_id: str, change: SpecChange, now: float) -> Awaitable[Task]:
         return self._write(0, transitions.update, task_id, change, now)
 
-    def time_out(self, task_ids: Sequence[str], now: float) -> Awaitable[Sequence[Task | Stale]]:
-        return self._write(0, transitions.time_out, task_ids, now)
+    def time_out(self, hindrances: Mapping[str, str], now: float) -> Awaitable[Sequence[Task | Stale]]:
+        return self._write(0, transitions.time_out, hindrances, now)
 
     def append_output(self, fence: Fence, chunks: Sequence[Chunk]) -> Awaitable[int | Stale]:
         size = output.size(chunks)

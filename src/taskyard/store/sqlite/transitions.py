@@ -6,7 +6,7 @@ All go the same way: read the row, see whether the request is still about the pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 import msgspec
@@ -149,16 +149,16 @@ def update(database: Database, task_id: str, change_of_spec: SpecChange, now: fl
     return after
 
 
-def time_out(database: Database, task_ids: Sequence[str], now: float) -> list[Task | Stale]:
+def time_out(database: Database, hindrances: Mapping[str, str], now: float) -> list[Task | Stale]:
     """See :meth:`taskyard.store.base.Store.time_out`."""
-    return [_time_out_one(database, task_id, now) for task_id in task_ids]
+    return [_time_out_one(database, task_id, hindrance, now) for task_id, hindrance in hindrances.items()]
 
 
-def _time_out_one(database: Database, task_id: str, now: float) -> Task | Stale:
+def _time_out_one(database: Database, task_id: str, hindrance: str, now: float) -> Task | Stale:
     task = find(database, task_id)
     if task is None or task.has_ended:
         return STALE
-    after = change(database, task, Expire(), Moment(now=now))
+    after = change(database, task, Expire(hindrance=hindrance), Moment(now=now))
     assert isinstance(after, Task), "a timeout removes nothing, and nothing comes between its read and its write"
     return after
 

@@ -112,7 +112,7 @@ async def test_what_version_1_began_goes_on_with_timeouts(tmp_path: Path) -> Non
     store = await SqliteStore.open(path)
     try:
         await store.update("id-created", SpecChange(queue_timeout=5.0), 100.0)
-        (failed,) = await store.time_out(["id-created"], 105.0)
+        (failed,) = await store.time_out({"id-created": ""}, 105.0)
         assert isinstance(failed, Task)
         assert isinstance(failed.state, Failed)
         again = await store.request("id-created", Rerun(), 110.0)
