@@ -29,11 +29,12 @@ class FoldersAhead:
     def put(self, place: Path) -> None:
         """Have one there: one that was made ahead, or else a new one. ``OSError``."""
         while self._there:
-            ready = self._there.popleft()
             try:
-                os.rename(ready, place)
+                os.rename(self._there[0], place)
             except FileNotFoundError:  # somebody has tidied up
+                self._there.popleft()
                 continue
+            self._there.popleft()
             return
         self._make(place)
 
