@@ -21,6 +21,7 @@ from typing import Any
 import structlog
 import uvloop
 
+from taskyard.addresses import Address
 from taskyard.link.base import Link
 from taskyard.link.descriptors import make_room
 from taskyard.link.dial import keep_dialling
@@ -118,7 +119,7 @@ async def _run(arguments: argparse.Namespace) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     make_room(arguments.executors)
     process = _Process(arguments.name, arguments.executors, arguments.slots, arguments.tasks)
-    address = ("127.0.0.1", arguments.port)
+    address = Address("127.0.0.1", arguments.port)
     _say(ready=time.monotonic())
     if not await asyncio.to_thread(sys.stdin.readline):
         return

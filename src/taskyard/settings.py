@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +16,7 @@ from typing import Any, Self
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from taskyard.addresses import HTTPS_PORT, Address, is_host, read_address
 from taskyard.explanations import faults
 from taskyard.offers import BUILT_IN, flaw_of_amounts, flaw_of_labels
 
@@ -48,33 +48,6 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def split_address(address: str, default_port: int) -> tuple[str, int]:
-    """``host[:port]`` as host and port; a scheme before it (``tcp://``) is accepted. ValueError where it is neither."""
-    rest = address.split("://", 1)[-1].rstrip("/")
-    if rest.startswith("["):
-        host, _, tail = rest[1:].partition("]")
-        port = tail.removeprefix(":")
-    elif rest.count(":") > 1:
-        host, port = rest, ""
-    else:
-        host, _, port = rest.partition(":")
-    if not _is_host(host) or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
-        raise ValueError(f"{address!r} is not an address: give host or host:port")
-    return host, int(port) if port else default_port
-
-
-def _is_host(host: str) -> bool:
-    """Whether it is a name or an address, without a look at whether there is such a machine."""
-    try:
-        if ":" in host:
-            ipaddress.IPv6Address(host)
-        else:
-            host.encode("idna")  # as the socket does it
-    except ValueError:
-        return False
-    return ":" in host or re.fullmatch(r"[\w.-]+", host) is not None
-
-
 class Settings(BaseSettings):
     """What every component has. ``log_format`` is ``human``, ``json`` or ``auto``: human on a terminal."""
 
@@ -96,11 +69,10 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("host", "manager_host", check_fields=False)
+    @field_validator("host", check_fields=False)
     @classmethod
-    def _is_host(cls, value: str, info: ValidationInfo) -> str:
-        everywhere = not value and info.field_name == "host"  # to listen on
-        if not everywhere and not _is_host(value):
+    def _is_host(cls, value: str) -> str:
+        if value and not is_host(value):  # an empty one listens everywhere
             raise ValueError(f"{value!r} is no host: give a name or an address")
         return value
 
@@ -183,9 +155,11 @@ class ApiSettings(Settings):
     socket_address: str = Field(
         f"127.0.0.1:{MANAGER_API_PORT}",
         validation_alias=AliasChoices("TASKYARD_SOCKET_ADDRESS", "SOCKET_ADDRESS"),
-        description="the manager as the API Server reaches it: host[:port]",
+        description="the manager as the API Server reaches it: host[:port], or wss://host[:port][/path] by TLS",
     )
-    advertise: str = Field("", description="host[:port] at which executors reach this API Server; empty: found out")
+    advertise: str = Field(
+        "", description="[https://]host[:port] at which executors reach this API Server; empty: found out"
+    )
     allowed_hosts: tuple[str, ...] = Field((), description="further Host names that may be used without a token")
     max_upload: int = Field(8 * GIB, gt=0, description="bytes of one request's files")
     max_body: int = Field(64 * MIB, gt=0, description="bytes of a request without files (a batch, for example)")
@@ -216,19 +190,21 @@ class ApiSettings(Settings):
     @classmethod
     def _is_address(cls, value: str, info: ValidationInfo) -> str:
         if value or info.field_name == "socket_address":
-            split_address(value, MANAGER_API_PORT)
+            read_address(value, MANAGER_API_PORT)
         return value
 
     @property
-    def manager(self) -> tuple[str, int]:
-        """Host and port of the manager."""
-        return split_address(self.socket_address, MANAGER_API_PORT)
+    def manager(self) -> Address:
+        """Where the manager is reached."""
+        return read_address(self.socket_address, MANAGER_API_PORT)
 
 
 class ExecutorSettings(Settings):
     """The Executor Node's."""
 
-    manager_host: str = Field("127.0.0.1", description="host of the manager")
+    manager_host: str = Field(
+        "127.0.0.1", description="host of the manager, or wss://host[:port][/path] where it is reached by TLS"
+    )
     manager_port: int = Field(MANAGER_EXECUTOR_PORT, ge=1, le=65535, description="its port for executors")
     name: str = Field("", max_length=100, description="name in listings; empty: the host's name and a number")
     slots: int = Field(1, ge=1, le=1000, description="attempts at once")
@@ -273,6 +249,15 @@ class ExecutorSettings(Settings):
     reconnect_longest: float = Field(5.0, gt=0, description="longest pause between two tries to reach the manager")
     download_timeout: float = Field(60.0, gt=0, description="seconds without a byte after which a download is given up")
 
+    @field_validator("manager_host")
+    @classmethod
+    def _is_manager(cls, value: str) -> str:
+        if "://" in value:
+            read_address(value, MANAGER_EXECUTOR_PORT)
+        elif not is_host(value):
+            raise ValueError(f"{value!r} is no host: give a name or an address")
+        return value
+
     @field_validator("labels")
     @classmethod
     def _labels_are_sound(cls, value: dict[str, str]) -> dict[str, str]:
@@ -289,6 +274,14 @@ class ExecutorSettings(Settings):
         if flaw := flaw_of_amounts(amounts):
             raise ValueError(flaw)
         return value
+
+    @property
+    def manager(self) -> Address:
+        """Where the manager is reached."""
+        if "://" not in self.manager_host:
+            return Address(self.manager_host, self.manager_port)
+        secure_port = self.manager_port if "manager_port" in self.model_fields_set else HTTPS_PORT
+        return read_address(self.manager_host, self.manager_port, secure_port)
 
     @property
     def most_spares(self) -> int:

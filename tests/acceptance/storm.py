@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
+from taskyard.addresses import Address
 from taskyard.link.base import Link
 from taskyard.link.dial import keep_dialling
 from taskyard.protocol.codec import executor_codec
@@ -140,7 +141,9 @@ async def dialling(count: int, port: int) -> AsyncIterator[Storm]:
     storm = Storm(count)
     tasks = [
         asyncio.create_task(
-            keep_dialling(("127.0.0.1", port), CODEC, executor.hello, executor.on_open, longest_pause=LONGEST_PAUSE)
+            keep_dialling(
+                Address("127.0.0.1", port), CODEC, executor.hello, executor.on_open, longest_pause=LONGEST_PAUSE
+            )
         )
         for executor in storm.executors
     ]

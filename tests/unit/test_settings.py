@@ -11,6 +11,7 @@ from pydantic import AliasChoices, ValidationError
 from pydantic.fields import FieldInfo
 
 from taskyard import settings
+from taskyard.addresses import Address
 from taskyard.executor.node import MAX_OUTCOMES
 from taskyard.settings import (
     ApiSettings,
@@ -20,7 +21,6 @@ from taskyard.settings import (
     Settings,
     explain,
     is_loopback,
-    split_address,
 )
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -245,30 +245,23 @@ def test_a_rule_over_several_settings_has_no_setting_of_its_own() -> None:
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("manager", ("manager", 5555)),
-        ("manager:7000", ("manager", 7000)),
-        ("tcp://manager:7000", ("manager", 7000)),
-        ("tcp://manager/", ("manager", 5555)),
-        ("[::1]:7000", ("::1", 7000)),
-        ("[::1]", ("::1", 5555)),
-        ("::1", ("::1", 5555)),
-        ("manager:", ("manager", 5555)),
-    ],
-)
-def test_an_address_is_a_host_and_perhaps_a_port(address: str, expected: tuple[str, int]) -> None:
-    assert split_address(address, 5555) == expected
-    assert ApiSettings(socket_address=address).manager == expected
+def test_the_manager_of_an_api_server_is_an_address() -> None:
+    assert ApiSettings(socket_address="tcp://manager:7000").manager == Address("manager", 7000)
+    assert ApiSettings(socket_address="wss://manager/api").manager == Address("manager", 443, secure=True, path="/api")
 
 
-@pytest.mark.parametrize(
-    "address", ["", ":7000", "manager:x", "manager:65536", "manager:-1", "[]:7000", "m:0", "m:\u00b2", ":::", "a b"]
-)
-def test_anything_else_is_no_address(address: str) -> None:
-    with pytest.raises(ValueError, match="give host or host:port"):
-        split_address(address, 5555)
+def test_the_manager_of_an_executor_is_a_host_and_a_port_or_an_address() -> None:
+    def manager(**settings: Any) -> Address:
+        return ExecutorSettings(**settings).manager
+
+    assert manager(manager_host="manager") == Address("manager", 5556)
+    assert manager(manager_host="::1", manager_port=7000) == Address("::1", 7000)
+    assert manager(manager_host="wss://manager/executors") == Address("manager", 443, secure=True, path="/executors")
+    assert manager(manager_host="wss://manager:7000", manager_port=7001) == Address("manager", 7000, secure=True)
+    assert manager(manager_host="wss://manager", manager_port=7001) == Address("manager", 7001, secure=True)
+    assert manager(manager_host="tcp://manager") == Address("manager", 5556)
+    with pytest.raises(ValidationError, match="not an address"):
+        ExecutorSettings(manager_host="wss://a b")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "::1", "[::1]"])

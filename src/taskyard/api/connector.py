@@ -179,20 +179,19 @@ class LinkConnector:
             pending.sent = True
 
     def _explain(self, pending: _Pending) -> str:
-        host, port = self._address
         if not pending.sent:
             return (
-                f"the manager at {host}:{port} cannot be reached, nothing was done: we keep trying to; try again soon"
+                f"the manager at {self._address} cannot be reached, nothing was done: we keep trying to; try again soon"
             )
         if isinstance(pending.request, Submit):
             return (
-                f"the manager at {host}:{port} did not answer in time, and may have stored what was submitted: send it "
+                f"the manager at {self._address} did not answer in time, and may have stored what was submitted: send it "
                 "again, under the same Idempotency-Key so that it is there once"
             )
         if _may_be_repeated(pending.request):
-            return f"the manager at {host}:{port} did not answer in time: try again"
+            return f"the manager at {self._address} did not answer in time: try again"
         return (
-            f"the manager at {host}:{port} went away before it answered: what was asked for may or may not have been done; "
+            f"the manager at {self._address} went away before it answered: what was asked for may or may not have been done; "
             "look, then try again"
         )
 

@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from taskyard.addresses import read_address
 from taskyard.api.app import make_app
 from taskyard.api.collection import collect_for_ever
 from taskyard.api.connector import Connector
@@ -15,7 +16,7 @@ from taskyard.api.repository import Repository
 from taskyard.api.server import bind, serve_http
 from taskyard.api.waits import Waits
 from taskyard.protocol.messages import RepositoryAddress
-from taskyard.settings import ApiSettings, split_address
+from taskyard.settings import ApiSettings
 from taskyard.tokens import TokenGate
 
 log = structlog.get_logger()
@@ -52,9 +53,9 @@ def _address(settings: ApiSettings, repository: Repository, port: int) -> Reposi
     """Where executors reach our repository. Where nothing is said, it is the machine that they reach the manager at."""
     if not settings.advertise:
         return RepositoryAddress(repository_id=repository.id, port=port)
-    host, advertised = split_address(settings.advertise, port)
-    scheme = settings.advertise.partition("://")[0] if "://" in settings.advertise else "http"
-    return RepositoryAddress(repository_id=repository.id, port=advertised, host=host, scheme=scheme)
+    at = read_address(settings.advertise, port)
+    scheme = "https" if at.secure else "http"
+    return RepositoryAddress(repository_id=repository.id, port=at.port, host=at.host, scheme=scheme)
 
 
 def _url_host(host: str) -> str:

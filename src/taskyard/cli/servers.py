@@ -85,7 +85,7 @@ def api(
     port
         HTTP port; also PORT. [default: 5001]
     manager
-        The manager's HOST[:PORT] for API Servers; also SOCKET_ADDRESS. [default: 127.0.0.1:5555]
+        The manager's HOST[:PORT] for API Servers, or wss://HOST[:PORT][/PATH]; also SOCKET_ADDRESS. [default: 127.0.0.1:5555]
     """
     from taskyard import log
     from taskyard.api.connector import LinkConnector
@@ -138,7 +138,7 @@ def executor(
     Parameters
     ----------
     address
-        Host of the manager, or HOST:PORT; also TASKYARD_MANAGER_HOST. [default: 127.0.0.1]
+        Host of the manager, HOST:PORT, or wss://HOST[:PORT][/PATH]; also TASKYARD_MANAGER_HOST. [default: 127.0.0.1]
     port
         Its port for executors; also TASKYARD_MANAGER_PORT. [default: 5556]
     slots
@@ -168,12 +168,13 @@ def executor(
     if parent_pid is not None:
         die_with(parent_pid)
 
+    from taskyard.addresses import read_address
     from taskyard.executor.service import run
-    from taskyard.settings import MANAGER_EXECUTOR_PORT, ExecutorSettings, split_address
+    from taskyard.settings import MANAGER_EXECUTOR_PORT, ExecutorSettings
 
-    if address is not None and port is None:
+    if address is not None and port is None and "://" not in address:
         try:
-            address, port = split_address(address, MANAGER_EXECUTOR_PORT)
+            address, port = read_address(address, MANAGER_EXECUTOR_PORT)[:2]
         except ValueError as error:
             raise InvalidInput(f"--address: {error}") from error
     settings = configured(

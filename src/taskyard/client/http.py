@@ -57,7 +57,9 @@ class Http:
             timeout=timeout,
             transport=transport,
             limits=httpx2.Limits(keepalive_expiry=KEEPALIVE),
-            trust_env=not is_loopback(base.host),  # a proxy of the environment cannot reach our own loopback
+            # A proxy of the environment cannot reach our own loopback, but SSL_CERT_FILE may be meant for it.
+            trust_env=not is_loopback(base.host),
+            verify=httpx2.create_ssl_context() if base.scheme == "https" else True,
         )
 
     async def close(self) -> None:

@@ -67,13 +67,13 @@ class Repositories:
     async def _opened(self) -> httpx2.AsyncClient:
         async with self._opening:
             if self._client is None:  # in a thread: it loads the certificates of the machine
-                self._client = await asyncio.to_thread(
-                    httpx2.AsyncClient,
-                    headers=self._headers,
-                    timeout=self._timeout,
-                    trust_env=False,
-                )
+                self._client = await asyncio.to_thread(self._open)
             return self._client
+
+    def _open(self) -> httpx2.AsyncClient:
+        # Of the environment only the authorities, by SSL_CERT_FILE: a proxy there is not for our neighbours.
+        trusted = httpx2.create_ssl_context()
+        return httpx2.AsyncClient(headers=self._headers, timeout=self._timeout, verify=trusted, trust_env=False)
 
 
 class BadAnswer(Exception):

@@ -62,7 +62,7 @@ async def run(settings: ExecutorSettings, token: str, stop: asyncio.Event) -> No
         await clear(confinement, earlier_folders(settings, me))
         # Before there is a keeper: it kills what the slots' users run.
         found = await interpreters.find(python, confinement.users[0].id if confinement.users else None)
-        repositories = Repositories(token, settings.download_timeout, settings.manager_host)
+        repositories = Repositories(token, settings.download_timeout, settings.manager.host)
         removals = ThreadPoolExecutor(REMOVALS_AT_ONCE, "removal")
         try:
             environment = inherited(os.environ, own_user=bool(confinement.users))
@@ -151,7 +151,7 @@ async def _serve(
     def opened(link: Link[ExecutorMessage], welcome: Welcome) -> Session:
         log.info(
             "connected",
-            manager=f"{settings.manager_host}:{settings.manager_port}",
+            manager=str(settings.manager),
             executor_id=me.executor_id,
             name=me.name,
             slots=settings.slots,
@@ -163,7 +163,7 @@ async def _serve(
         async with asyncio.TaskGroup() as tasks:
             performer = Performer(settings, capacity, attempts, Spool(me.folder), deliveries, tools, tasks)
             dialling = keep_dialling(
-                (settings.manager_host, settings.manager_port),
+                settings.manager,
                 executor_codec(MAX_FRAME),
                 hello,
                 opened,

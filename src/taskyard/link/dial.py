@@ -17,8 +17,8 @@ def on_open(link: Link[ExecutorMessage], welcome: Welcome) -> Orders:   # nothin
     return Orders(link)
 
 codec = executor_codec(max_frame=8 << 20)                # api_codec(...) at the API Server, with ApiHello
-await keep_dialling((host, port), codec, hello, on_open, usage, longest_pause=5.0)      # until it is cancelled
-await dial((host, port), codec, hello, on_open, usage)   # one session: returns when link.close() was called here
+await keep_dialling(address, codec, hello, on_open, usage, longest_pause=5.0)      # until it is cancelled
+await dial(address, codec, hello, on_open, usage)   # one session: returns when link.close() was called here
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import Never, TypeVar
 
@@ -34,6 +35,7 @@ import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
+from taskyard.addresses import Address
 from taskyard.errors import IdentityShared, Refused, TaskyardError, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.link.clock import now
@@ -50,11 +52,13 @@ Greeting = TypeVar("Greeting", bound=Welcome | ApiWelcome)
 FIRST_PAUSE = 0.1
 """Seconds before the first try again; each further pause is twice as long."""
 
+_BY_A_PROXY = frozenset({502, 504})
+
 log = structlog.get_logger(__name__)
 
 
 async def dial(
-    address: tuple[str, int],
+    address: Address,
     codec: Codec[Greeting, In, Out],
     hello: Callable[[], Hello | ApiHello],
     on_open: Callable[[Link[Out], Greeting], Handler[In]],
@@ -71,7 +75,7 @@ async def dial(
 
 
 async def keep_dialling(
-    address: tuple[str, int],
+    address: Address,
     codec: Codec[Greeting, In, Out],
     hello: Callable[[], Hello | ApiHello],
     on_open: Callable[[Link[Out], Greeting], Handler[In]],
@@ -86,7 +90,6 @@ async def keep_dialling(
     will not have us, that is the pause at once. The first failure and every change of its reason are logged. Raises
     ``IdentityShared``: to come again would only be to wait for a moment in which the other one is away."""
     rng = rng or random.Random()
-    host, port = address
     failures, logged = 0, ""
     opened_at: float | None = None
 
@@ -115,7 +118,7 @@ async def keep_dialling(
         if logged == error.message:
             level = logging.DEBUG
         logged = error.message
-        log.log(level, event, address=f"{host}:{port}", reason=error.message)
+        log.log(level, event, address=str(address), reason=error.message)
         await asyncio.sleep(pause)
 
 
@@ -125,24 +128,33 @@ def pause_after(failures: int, longest: float, rng: random.Random) -> float:
 
 
 @contextlib.asynccontextmanager
-async def _connected(address: tuple[str, int], max_frame: int, timeout: float) -> AsyncIterator[ClientConnection]:
-    host, port = address
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+async def _connected(address: Address, max_frame: int, timeout: float) -> AsyncIterator[ClientConnection]:
+    shown = str(address)
+    options = WEBSOCKET_OPTIONS
+    if address.secure:
+        options = options | {"ssl": await asyncio.to_thread(_trusted)}
     try:
         # Never through a proxy of the environment: the manager is a neighbour.
         connection = await connect(
-            f"ws://{shown}/",
+            address.url,
             proxy=None,
             open_timeout=timeout,
             max_size=max_frame,
             logger=websocket_logger(),
-            **WEBSOCKET_OPTIONS,
+            **options,
         )
     except InvalidStatus as error:
-        reason = error.response.body.decode(errors="replace").strip() or f"HTTP {error.response.status_code}"
-        if error.response.status_code == 503:
+        status = error.response.status_code
+        if status in _BY_A_PROXY:
+            raise Unavailable(f"the proxy at {shown} cannot reach the manager (HTTP {status})") from error
+        reason = error.response.body.decode(errors="replace").strip() or f"HTTP {status}"
+        if status == 503:
             raise Unavailable(f"{shown} has no room: {reason}") from error
         raise Refused(f"what answers at {shown} is no link of ours: {reason}") from error
+    except ssl.SSLCertVerificationError as error:
+        raise Unavailable(
+            f"the certificate of {shown} is not trusted ({error.verify_message}): SSL_CERT_FILE names a file of authorities"
+        ) from error
     except (OSError, InvalidMessage) as error:
         raise Unavailable(f"cannot reach {shown}: {error}") from error
     except ConnectionClosed as error:  # the peer died between the connection and our half of the handshake
@@ -151,6 +163,13 @@ async def _connected(address: tuple[str, int], max_frame: int, timeout: float) -
         raise Refused(f"what answers at {shown} is no link of ours: {error}") from error
     async with connection:
         yield connection
+
+
+def _trusted() -> ssl.SSLContext:
+    """The authorities of this machine, or of SSL_CERT_FILE; read again each time, as they are renewed too."""
+    import httpx2  # knows where they are, whoever has built this Python; not needed without TLS
+
+    return httpx2.create_ssl_context()
 
 
 async def _session(

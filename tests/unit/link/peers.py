@@ -11,6 +11,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 
+from taskyard.addresses import Address
 from taskyard.errors import Unauthorized
 from taskyard.link.base import Handler, Link
 from taskyard.link.serve import Server, serve
@@ -128,11 +129,11 @@ async def refusal(connection: ClientConnection) -> Refuse:
 
 
 @contextlib.asynccontextmanager
-async def bare_manager(session: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[tuple[str, int]]:
+async def bare_manager(session: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[Address]:
     """A WebSocket server that does as ``session`` says; gives its address."""
     async with serve_websocket(session, LOCALHOST, 0, compression=None, ping_interval=None) as server:
         port: int = next(iter(server.sockets)).getsockname()[1]
-        yield LOCALHOST, port
+        yield Address(LOCALHOST, port)
 
 
 class Executor(Recorder[ManagerOrder]):

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from taskyard.addresses import Address
 from taskyard.errors import IdentityShared, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.link.dial import keep_dialling
@@ -21,7 +22,7 @@ async def test_who_lives_answers_and_who_is_behind_a_partition_does_not() -> Non
     async with manager.serving() as server, relayed(server.port) as relay:
         executor = Executor()
         task = asyncio.create_task(
-            keep_dialling((LOCALHOST, relay.port), EXECUTOR, lambda: HELLO, executor.on_open, Usage)
+            keep_dialling(Address(LOCALHOST, relay.port), EXECUTOR, lambda: HELLO, executor.on_open, Usage)
         )
         link, _ = await manager.opened.get()
         await executor.link
@@ -46,4 +47,4 @@ class Suspicious(Manager):
 async def test_who_has_anothers_identity_does_not_come_again() -> None:
     async with Suspicious().serving() as server, asyncio.timeout(LONG):
         with pytest.raises(IdentityShared, match="two executors"):
-            await keep_dialling((LOCALHOST, server.port), EXECUTOR, lambda: HELLO, Executor().on_open, Usage)
+            await keep_dialling(Address(LOCALHOST, server.port), EXECUTOR, lambda: HELLO, Executor().on_open, Usage)

@@ -13,6 +13,7 @@ import structlog.testing
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosedError
 
+from taskyard.addresses import Address
 from taskyard.errors import (
     FrameTooLarge,
     MalformedFrame,
@@ -72,7 +73,7 @@ def saying(*messages: ManagerMessage) -> Callable[[ServerConnection], Awaitable[
 
 
 @contextlib.asynccontextmanager
-async def dialling(address: tuple[str, int]) -> AsyncIterator[Executor]:
+async def dialling(address: Address) -> AsyncIterator[Executor]:
     """An executor with an open session, which has ended well after the context, and once."""
     executor = Executor()
     task = asyncio.create_task(dial(address, EXECUTOR, lambda: HELLO, executor.on_open))
@@ -83,9 +84,7 @@ async def dialling(address: tuple[str, int]) -> AsyncIterator[Executor]:
     assert executor.times_closed == 1
 
 
-async def ending(
-    address: tuple[str, int], executor: Executor | None = None, handshake_timeout: float = 10.0
-) -> TaskyardError:
+async def ending(address: Address, executor: Executor | None = None, handshake_timeout: float = 10.0) -> TaskyardError:
     """How a session ended that our side did not close."""
     with pytest.raises(TaskyardError) as raised:
         await dial(
@@ -99,7 +98,7 @@ async def ending(
 
 async def test_a_session_opens_with_hello_and_welcome() -> None:
     manager = Manager()
-    async with manager.serving() as server, dialling((LOCALHOST, server.port)) as executor:
+    async with manager.serving() as server, dialling(Address(LOCALHOST, server.port)) as executor:
         assert executor.welcome == Welcome(version=NEWEST_VERSION, generation="g", intervals=CALM)
         assert manager.hellos == [HELLO]
         assert (await executor.link).peer_host == LOCALHOST
@@ -120,7 +119,7 @@ async def test_what_is_sent_on_opening_arrives() -> None:
 
     async with manager.serving() as server:
         executor = Executor()
-        task = asyncio.create_task(dial((LOCALHOST, server.port), EXECUTOR, lambda: HELLO, on_open))
+        task = asyncio.create_task(dial(Address(LOCALHOST, server.port), EXECUTOR, lambda: HELLO, on_open))
         _, handler = await manager.opened.get()
         assert await handler.messages.get() == Draining()
         (await executor.link).close()
@@ -134,21 +133,21 @@ async def test_an_address_of_version_six() -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     async with serve("::1", 0, MANAGER, Manager().admit, intervals=CALM) as server:
-        async with dialling(("::1", server.port)) as executor:
+        async with dialling(Address("::1", server.port)) as executor:
             assert (await executor.link).peer_host == "::1"
 
 
 async def test_an_address_where_nobody_listens_is_unavailable() -> None:
     with socket.create_server((LOCALHOST, 0)) as taken:
         port = taken.getsockname()[1]
-    error = await ending((LOCALHOST, port))
+    error = await ending(Address(LOCALHOST, port))
     assert type(error) is Unavailable
     assert f"{LOCALHOST}:{port}" in error.message
 
 
 async def test_a_manager_without_room_is_unavailable() -> None:
     async with Manager().serving(max_connections=0) as server:
-        error = await ending((LOCALHOST, server.port))
+        error = await ending(Address(LOCALHOST, server.port))
     assert type(error) is Unavailable
     assert "that is the limit" in error.message
 
@@ -171,14 +170,14 @@ async def test_what_is_no_manager_is_recognised(answer: bytes, kind: type[Taskya
 
     async with await asyncio.start_server(stranger, LOCALHOST, 0) as server:
         port = server.sockets[0].getsockname()[1]
-        error = await ending((LOCALHOST, port))
+        error = await ending(Address(LOCALHOST, port))
     assert type(error) is kind
     assert f"{LOCALHOST}:{port}" in error.message
 
 
 async def test_a_manager_that_does_not_accept_in_time_is_unavailable() -> None:
     with socket.create_server((LOCALHOST, 0)) as silent:
-        error = await ending((LOCALHOST, silent.getsockname()[1]), handshake_timeout=0.05)
+        error = await ending(Address(LOCALHOST, silent.getsockname()[1]), handshake_timeout=0.05)
     assert type(error) is Unavailable
 
 
@@ -208,7 +207,7 @@ async def test_a_manager_that_dies_between_the_connection_and_the_handshake_is_u
         raise ConnectionClosedError(None, None)
 
     monkeypatch.setattr("taskyard.link.dial.connect", die)
-    error = await ending((LOCALHOST, 1))
+    error = await ending(Address(LOCALHOST, 1))
     assert type(error) is Unavailable
     assert "lost" in error.message
 
@@ -217,14 +216,14 @@ async def test_a_wrong_token_is_unauthorized() -> None:
     stranger = Hello(token="wrong", executor_id="e", boot_id="b", name="n", capacity={})
     async with Manager().serving() as server:
         with pytest.raises(Unauthorized, match="that token is wrong"):
-            await dial((LOCALHOST, server.port), EXECUTOR, lambda: stranger, Executor().on_open)
+            await dial(Address(LOCALHOST, server.port), EXECUTOR, lambda: stranger, Executor().on_open)
 
 
 async def test_an_introduction_that_no_frame_can_take_is_our_error() -> None:
     large = Hello(executor_id="e", boot_id="b", name="n" * MAX_FRAME, capacity={})
     async with Manager().serving() as server:
         with pytest.raises(TooLarge):
-            await dial((LOCALHOST, server.port), EXECUTOR, lambda: large, Executor().on_open)
+            await dial(Address(LOCALHOST, server.port), EXECUTOR, lambda: large, Executor().on_open)
 
 
 # --- the lease --------------------------------------------------------------------------------------------------------
@@ -237,7 +236,7 @@ async def test_heartbeats_carry_the_usage_and_their_echoes_confirm_the_lease() -
     async with manager.serving(intervals=LIVELY) as server:
         dialled_at = now()
         task = asyncio.create_task(
-            dial((LOCALHOST, server.port), EXECUTOR, lambda: HELLO, executor.on_open, lambda: usage)
+            dial(Address(LOCALHOST, server.port), EXECUTOR, lambda: HELLO, executor.on_open, lambda: usage)
         )
         link = await executor.link
         assert dialled_at <= link.renewed_at <= now()
@@ -285,7 +284,7 @@ async def test_a_lost_connection_is_unavailable() -> None:
     manager = Manager()
     executor = Executor()
     async with manager.serving() as server:
-        task = asyncio.create_task(ending((LOCALHOST, server.port), executor))
+        task = asyncio.create_task(ending(Address(LOCALHOST, server.port), executor))
         link, _ = await manager.opened.get()
         await executor.link
         link.close()
@@ -350,7 +349,7 @@ async def test_cancelling_ends_the_session() -> None:
     manager = Manager()
     executor = Executor()
     async with manager.serving() as server:
-        task = asyncio.create_task(dial((LOCALHOST, server.port), EXECUTOR, lambda: HELLO, executor.on_open))
+        task = asyncio.create_task(dial(Address(LOCALHOST, server.port), EXECUTOR, lambda: HELLO, executor.on_open))
         await executor.link
         _, handler = await manager.opened.get()
         task.cancel()
@@ -365,7 +364,7 @@ async def test_cancelling_ends_the_session() -> None:
 
 @contextlib.asynccontextmanager
 async def kept_dialling(
-    address: tuple[str, int], on_open: Callable[[Link[ExecutorMessage], Welcome], Handler[ManagerOrder]], hello: Hello
+    address: Address, on_open: Callable[[Link[ExecutorMessage], Welcome], Handler[ManagerOrder]], hello: Hello
 ) -> AsyncIterator[None]:
     task = asyncio.create_task(
         keep_dialling(address, EXECUTOR, lambda: hello, on_open, longest_pause=0.01, rng=random.Random(1))
@@ -385,7 +384,7 @@ async def test_a_lost_session_is_followed_by_another() -> None:
 
     async with manager.serving() as server:
         with structlog.testing.capture_logs() as logs:
-            async with kept_dialling((LOCALHOST, server.port), on_open, HELLO):
+            async with kept_dialling(Address(LOCALHOST, server.port), on_open, HELLO):
                 for _ in range(3):
                     link, handler = await manager.opened.get()
                     link.close()
@@ -406,7 +405,7 @@ async def test_a_session_that_was_closed_here_is_followed_by_another_too() -> No
         return executor.on_open(link, welcome)
 
     async with manager.serving() as server:
-        async with kept_dialling((LOCALHOST, server.port), on_open, HELLO):
+        async with kept_dialling(Address(LOCALHOST, server.port), on_open, HELLO):
             (await (await executors.get()).link).close()
             await executors.get()
 
@@ -449,7 +448,7 @@ def lines() -> Iterator[Lines]:
 async def test_only_the_first_failure_and_a_change_of_reason_are_loud(lines: Lines) -> None:
     with socket.create_server((LOCALHOST, 0)) as taken:
         port = taken.getsockname()[1]
-    async with kept_dialling((LOCALHOST, port), Executor().on_open, HELLO):
+    async with kept_dialling(Address(LOCALHOST, port), Executor().on_open, HELLO):
         levels = await lines.until("waiting_for_manager", "cannot reach", 3)
         assert levels[:3] == ["warning", "debug", "debug"]
         async with serve(LOCALHOST, port, MANAGER, Manager().admit, intervals=CALM, max_connections=0):
@@ -460,7 +459,7 @@ async def test_only_the_first_failure_and_a_change_of_reason_are_loud(lines: Lin
 async def test_a_refusal_is_logged_as_an_error_and_tried_again(lines: Lines) -> None:
     wrong = Hello(token="wrong", executor_id="e", boot_id="b", name="n", capacity={})
     async with Manager().serving() as server:
-        async with kept_dialling((LOCALHOST, server.port), Executor().on_open, wrong):
+        async with kept_dialling(Address(LOCALHOST, server.port), Executor().on_open, wrong):
             levels = await lines.until("refused", "that token is wrong", 3)
     assert levels[:3] == ["error", "debug", "debug"]
 

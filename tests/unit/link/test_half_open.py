@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
+from taskyard.addresses import Address
 from taskyard.link.base import Link
 from taskyard.link.clock import now
 from taskyard.link.dial import keep_dialling
@@ -59,7 +60,7 @@ async def both_ends(link: str) -> AsyncIterator[tuple[Ends, Relay]]:
     ends = Ends(welcome)
     async with serve(LOCALHOST, 0, accepting, ends.admit, intervals=INTERVALS) as server:
         async with relayed(server.port) as relay:
-            address = (LOCALHOST, relay.port)
+            address = Address(LOCALHOST, relay.port)
             task = asyncio.create_task(
                 keep_dialling(
                     address,

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from taskyard.addresses import Address
 from taskyard.errors import AddressInUse, Refused, StoreError, StoreLocked, TaskyardError, Unauthorized
 from taskyard.link.base import Link
 from taskyard.link.dial import dial
@@ -93,7 +94,7 @@ async def executor(port: int, slots: int = 1, **hello: Any) -> AsyncIterator[Dia
         return dialler.opened(link, welcome)
 
     async with dialling(
-        dial((HOST, port), executor_codec(MAX_FRAME), lambda: Hello(**about), on_open), dialler
+        dial(Address(HOST, port), executor_codec(MAX_FRAME), lambda: Hello(**about), on_open), dialler
     ) as dialler:
         yield dialler
 
@@ -106,7 +107,7 @@ async def api(port: int, **hello: Any) -> AsyncIterator[Dialler]:
         return dialler.opened(link, welcome)
 
     async with dialling(
-        dial((HOST, port), api_codec(MAX_FRAME), lambda: ApiHello(**{"api_id": "a"} | hello), on_open), dialler
+        dial(Address(HOST, port), api_codec(MAX_FRAME), lambda: ApiHello(**{"api_id": "a"} | hello), on_open), dialler
     ) as dialler:
         yield dialler
 
