@@ -27,7 +27,7 @@ demo: setup ## Show in one go what Taskyard does; PORT=6001, MANAGER_PORT=..., E
 		$(if $(MANAGER_PORT),--manager-port $(MANAGER_PORT)) $(if $(EXECUTOR_PORT),--executor-port $(EXECUTOR_PORT))
 
 test: setup ## Run every suite within its time budget, then check the coverage
-	@scripts/system-packages curl iproute2 iptables strace e2fsprogs gcc python-tests
+	@scripts/system-packages curl iproute2 iptables strace e2fsprogs gcc python-tests openssl nginx caddy systemd-analyze
 	$(BIN)/python scripts/run-suites
 
 test-long: export TASKYARD_TEST_LONG = 1

@@ -69,6 +69,11 @@ class Component:
         assert entry is not None, f"{self.name} never logged {wanted}; its log:\n{self.log}"
         return entry
 
+    def has(self, event: str, *, after: int = 0) -> bool:
+        """Whether there is such a line in the log, behind the first ``after`` ones."""
+        with self._changed:
+            return any(one.get("event") == event for one in self._entries[after:])
+
     def begins(self, event: str) -> bool:
         """Wait for a line of the log with that event (true) or the end of the process (false)."""
 

@@ -15,6 +15,7 @@ import httpx2
 import msgspec
 
 from taskyard import errors
+from taskyard.authorities import trusted
 from taskyard.client.credentials import Token
 from taskyard.settings import is_loopback
 
@@ -59,7 +60,7 @@ class Http:
             limits=httpx2.Limits(keepalive_expiry=KEEPALIVE),
             # A proxy of the environment cannot reach our own loopback, but SSL_CERT_FILE may be meant for it.
             trust_env=not is_loopback(base.host),
-            verify=httpx2.create_ssl_context() if base.scheme == "https" else True,
+            verify=trusted() if base.scheme == "https" else True,
         )
 
     async def close(self) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import httpx2
 
+from taskyard.authorities import trusted
+from taskyard.errors import InvalidInput
 from taskyard.protocol.messages import RepositoryAddress
 
 PIECE_BYTES = 256 << 10
@@ -50,7 +52,10 @@ class Repositories:
         sha256: str,
         exchange: Callable[[httpx2.AsyncClient, str], Awaitable[None]],
     ) -> None:
-        client = await self._opened()
+        try:
+            client = await self._opened()
+        except InvalidInput as error:
+            raise Unreachable(error.message) from error
         problems = []
         for address in addresses:
             host = address.host or self._manager_host
@@ -72,8 +77,7 @@ class Repositories:
 
     def _open(self) -> httpx2.AsyncClient:
         # Of the environment only the authorities, by SSL_CERT_FILE: a proxy there is not for our neighbours.
-        trusted = httpx2.create_ssl_context()
-        return httpx2.AsyncClient(headers=self._headers, timeout=self._timeout, verify=trusted, trust_env=False)
+        return httpx2.AsyncClient(headers=self._headers, timeout=self._timeout, verify=trusted(), trust_env=False)
 
 
 class BadAnswer(Exception):

@@ -36,6 +36,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from taskyard.addresses import Address
+from taskyard.authorities import trusted
 from taskyard.errors import IdentityShared, Refused, TaskyardError, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.link.clock import now
@@ -132,7 +133,7 @@ async def _connected(address: Address, max_frame: int, timeout: float) -> AsyncI
     shown = str(address)
     options = WEBSOCKET_OPTIONS
     if address.secure:
-        options = options | {"ssl": await asyncio.to_thread(_trusted)}
+        options = options | {"ssl": await asyncio.to_thread(trusted)}
     try:
         # Never through a proxy of the environment: the manager is a neighbour.
         connection = await connect(
@@ -163,13 +164,6 @@ async def _connected(address: Address, max_frame: int, timeout: float) -> AsyncI
         raise Refused(f"what answers at {shown} is no link of ours: {error}") from error
     async with connection:
         yield connection
-
-
-def _trusted() -> ssl.SSLContext:
-    """The authorities of this machine, or of SSL_CERT_FILE; read again each time, as they are renewed too."""
-    import httpx2  # knows where they are, whoever has built this Python; not needed without TLS
-
-    return httpx2.create_ssl_context()
 
 
 async def _session(
