@@ -25,10 +25,12 @@ log = structlog.get_logger()
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """``path`` is that of the interpreter itself where it was found by way of a virtual environment."""
+    """``path`` is that of the interpreter itself where it was found by way of a virtual environment. ``is_own`` where it is the
+    executor's own, or the one behind that."""
 
     path: str
     version: str
+    is_own: bool = False
 
 
 def interpreter_of(settings: ExecutorSettings) -> str:
@@ -43,9 +45,12 @@ async def find(python: str, user: int | None) -> tuple[Interpreter, ...]:
     """``python``, the executor's own, first, then those on the path, newest first. Those that do not start are left out;
     with a ``user``, those that do not start as that one."""
     paths = dict.fromkeys((python, *_on_path(os.environ.get("PATH", os.defpath))))
-    said = await asyncio.gather(*(asyncio.to_thread(_ask, path, user) for path in paths))
-    found = {os.path.realpath(one.path): one for one in reversed(said) if one is not None}
-    return tuple(reversed(found.values()))
+    said = await asyncio.gather(*(asyncio.to_thread(_ask, path, user, path == python) for path in paths))
+    found: dict[str, Interpreter] = {}
+    for one in said:
+        if one is not None:
+            found.setdefault(os.path.realpath(one.path), one)
+    return tuple(found.values())
 
 
 def choose(interpreters: Sequence[Interpreter], requires_python: str) -> Interpreter | None:
@@ -90,10 +95,10 @@ def answer(path: str, program: str, user: int | None = None) -> str:
     return done.stdout
 
 
-def _ask(path: str, user: int | None) -> Interpreter | None:
+def _ask(path: str, user: int | None, is_own: bool) -> Interpreter | None:
     try:
         real, version = answer(path, _ASK, user).splitlines()
     except (OSError, ValueError, subprocess.SubprocessError) as error:  # such as a name that a version manager gives
         log.info("interpreter_left_out", path=path, reason=str(error))
         return None
-    return Interpreter(real, version)
+    return Interpreter(real, version, is_own)

@@ -37,6 +37,24 @@ async def test_the_own_one_comes_first_and_each_once(
     assert os.path.samefile(found.path, base)
 
 
+async def test_the_own_one_comes_first_where_the_path_has_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("python", "python3.20", "python3.9"):
+        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).chmod(0o755)
+    own = str(tmp_path / "python3.9")
+
+    def answer(path: str, program: str, user: int | None) -> str:
+        return f"{path}\n{'3.20.1' if path.endswith('20') else '3.9.1'}\n"
+
+    monkeypatch.setattr(interpreters, "answer", answer)
+    on_path(monkeypatch, tmp_path)
+    (tmp_path / "own").symlink_to(own)
+    found = await interpreters.find(str(tmp_path / "own"), None)
+    assert [(one.version, one.is_own) for one in found] == [("3.9.1", True), ("3.20.1", False)]
+
+
 async def test_behind_a_virtual_environment_stands_its_interpreter(
     tmp_path: Path, base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
