@@ -166,6 +166,13 @@ def test_a_task_waits_for_an_executor_with_the_interpreter_that_it_asks_for(yard
     assert f"{sys.version_info.major}.{sys.version_info.minor}." in obstacle.explanation
 
 
+def test_a_script_that_needs_no_packages_runs_in_the_executors_own_interpreter(yard: Yard, client: Client) -> None:
+    yard.executor()
+    block = '# /// script\n# requires-python = ">=3.9"\n# ///\nimport sys; print(sys.prefix)'
+    task = client.submit("s.py", script=block, return_type="text")
+    assert client.result(task.id, timeout=60).value == f"{sys.prefix}\n"
+
+
 def test_the_least_recently_used_is_removed_but_none_that_is_used(yard: Yard, client: Client, tmp_path: Path) -> None:
     executor = yard.executor("--slots", "2", TASKYARD_MAX_ENVIRONMENTS="1")
     forever = "import alpha, time; print(1, flush=True); time.sleep(600)"

@@ -161,9 +161,9 @@ def needs_of(script: Path | None, with_: Sequence[str], listed: Path | None, req
         own = Needs(requirements=own.requirements, requires_python=specifiers(requires_python))
     asked = requirements([*with_, *listed_in(listed)])
     needs = Spec(arguments=(), requirements=asked, script_needs=own).needs
-    if not needs:
+    if not needs.requirements:
         raise InvalidInput(
-            f"{script} does not say what it needs (PEP 723): give --with or --requirements"
+            f"{script} does not say which packages it needs (PEP 723): give --with or --requirements"
             if script is not None
             else "give what the environment is to hold: --with, --requirements, or a script that says it"
         )

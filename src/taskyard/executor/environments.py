@@ -88,6 +88,18 @@ class Environments:
         """Of the interpreters that environments can be made of; none where none can be built."""
         return tuple(one.version for one in self._interpreters) if self._builder is not None else ()
 
+    def interpreter(self, requires_python: str) -> str:
+        """The path of one that is right for a task without packages; empty where the executor's own is. ``CannotBuild``."""
+        chosen = self._chosen(requires_python)
+        return "" if chosen.is_own else chosen.path
+
+    def _chosen(self, requires_python: str) -> Interpreter:
+        interpreter = choose(self._interpreters, requires_python)
+        if interpreter is None:
+            there = ", ".join(self.versions)
+            raise CannotBuild(f"no interpreter here is {requires_python}: there are {there}")
+        return interpreter
+
     async def use(self, needs: Needs) -> Environment:
         """An environment with what is asked for. Where it is not there it is built first; who waits for the same build waits
         together, and it ends when nobody waits any more. ``BuildFailed``, ``CannotBuild``."""
@@ -114,9 +126,8 @@ class Environments:
 
     def kept(self) -> tuple[Kept, ...]:
         """Those that can be used here, the last used first."""
-        return tuple(
-            one for one in self._shelf.kept() if Interpreter(one.interpreter, one.version) in self._interpreters
-        )
+        usable = {(one.path, one.version) for one in self._interpreters}
+        return tuple(one for one in self._shelf.kept() if (one.interpreter, one.version) in usable)
 
     def digests(self) -> tuple[str, ...]:
         """Of the requests that these are for. Blocks. ``OSError``."""
@@ -167,10 +178,7 @@ class Environments:
     async def _build(self, needs: Needs) -> None:
         if self._builder is None:
             raise CannotBuild("no environment can be built here: the executor has neither uv nor a Python with pip")
-        interpreter = choose(self._interpreters, needs.requires_python)
-        if interpreter is None:
-            there = ", ".join(self.versions)
-            raise CannotBuild(f"no interpreter here is {needs.requires_python}: there are {there}")
+        interpreter = self._chosen(needs.requires_python)
         try:
             asked = requirements(needs.requirements)
         except InvalidInput as error:

@@ -92,6 +92,7 @@ class Execution:
         self._loop = asyncio.get_running_loop()
         self._running: Running | None = None
         self._environment: Environment | None = None
+        self._python = ""  # the runner's own
         self._cause: Cause | None = None  # who asked first for its end
         self._signalled: Cause | None = None  # whose signal came before the exit
         self._excess = ""  # what was too much, where that is the cause
@@ -198,9 +199,13 @@ class Execution:
             self._write_inline()
         else:
             await self._interruptibly(self._fetch())
-        if needs := self._run.spec.needs:
+        needs = self._run.spec.needs
+        if needs.requirements:
             self._check_interruption()
             self._environment = await self._interruptibly(self._tools.environments.use(needs))
+            self._python = self._environment.python
+        elif needs:
+            self._python = self._tools.environments.interpreter(needs.requires_python)
 
     async def _fetch(self) -> None:
         await asyncio.to_thread(self._write_inline)
@@ -230,7 +235,7 @@ class Execution:
                 limits=self._run.spec.limits,
                 folder=self._workspace.root,
                 mark=(OUTPUT_VARIABLE, str(self._workspace.output)),
-                interpreter="" if used is None else used.python,
+                interpreter=self._python,
                 fresh=self._run.spec.fork == "never",
             )
         )

@@ -54,7 +54,8 @@ def test_a_script_asks_for_the_same_as_a_task_that_runs_it(tmp_path: Path) -> No
         (["--requires-python", "three"], "'three' does not say"),
         (["absent.py"], "absent.py cannot be read"),
         (["says.py", "--requires-python", ">=3.12"], "leave --requires-python out"),
-        (["silent.py"], "does not say what it needs"),
+        (["--requires-python", ">=3.9"], "give what the environment is to hold"),
+        (["silent.py"], "does not say which packages it needs"),
         (["--with", "alpha", "--python", "/no/such"], "/no/such is no program"),
     ],
 )

@@ -111,3 +111,12 @@ def test_what_was_asked_for_is_said_in_few_words() -> None:
     assert words(Needs(requirements=("a", "b>=2"), requires_python=">=3.11")) == "a, b>=2; Python >=3.11"
     assert words(Needs(requires_python=">=3.11")) == "no packages; Python >=3.11"
     assert len(words(Needs(requirements=("a" * 1999,)))) == environments.LONGEST_WORDS
+
+
+def test_without_packages_an_interpreter_that_is_right_is_used_as_it_is(tmp_path: Path) -> None:
+    own, new = Interpreter("/own", "3.11.7", is_own=True), Interpreter("/new", "3.13.0")
+    environments = Environments(Shelf(tmp_path, 100), None, (own, new))
+    assert environments.interpreter(">=3.9") == ""
+    assert environments.interpreter(">=3.12") == "/new"
+    with pytest.raises(CannotBuild, match=r"no interpreter here is >=3\.14"):
+        environments.interpreter(">=3.14")
