@@ -142,6 +142,7 @@ def serve(descriptor: int) -> dict[str, Any]:
     room = _room()
     os.environb.pop(ROOM, None)
     send(control, _warm_up(received[0]["preload"]))
+    _rehearse()  # what the interpreter makes once for all time, such as the types of a syntax tree, the spares share
     gc.collect()
     silence = Silence({**_SIGNALS, **_LATE_SIGNALS})
     gc.disable()  # a collection would copy what the spares share
@@ -336,7 +337,7 @@ def _prctl(option: int, argument: int) -> None:
 
 
 def _rehearse() -> None:
-    """Do once what a job needs, so that the memory that it writes to is this process's own already. Nothing of it stays."""
+    """Do what a job needs, so that what is made or written to by that is there already. Nothing of it stays."""
     job = marshal.dumps({"arguments": [b""], "environment": [(b"A", b"b")], "mark": b""}, 2)
     marshal.loads(job)  # noqa: S302
     os.environb.update(dict(os.environb))
