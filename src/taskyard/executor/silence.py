@@ -41,6 +41,8 @@ _SILENT_MODULES = """
     math posix pwd resource select sys time unicodedata zlib
 """
 SILENT_MODULES = frozenset(_SILENT_MODULES.split())
+#: The same of packages, where they were imported ahead; but C code of theirs, or of what they load, may have an end.
+SILENT_PACKAGES = frozenset(("numpy", "_ctypes"))
 #: The loaders of modules that are written in Python.
 LOADERS_OF_PYTHON = {
     "SourceFileLoader",
@@ -55,6 +57,7 @@ MANY_OBJECTS = 50_000
 MANY_BLOCKS = 500_000
 _HAS_GC = 1 << 14  # of type.__flags__: the garbage collector knows of the type's objects
 _BASES, _NAMES, _FLAGS = (type.__dict__[name].__get__ for name in ("__mro__", "__dict__", "__flags__"))
+_ahead: set[str] = set()  # of those packages
 _FILES = {_io.FileIO, _io.BufferedReader, _io.BufferedWriter, _io.BufferedRandom, _io.TextIOWrapper}
 _CALLBACK = _weakref.ReferenceType.__dict__["__callback__"].__get__
 
@@ -69,7 +72,10 @@ class Silence:
         known = [one for stream in streams for one in (stream, stream.buffer, getattr(stream.buffer, "raw", None))]
         ours = (type, type(sys))  # of the modules those that are listed count
         made = [one for one in gc.get_objects() if not isinstance(one, ours) and not any(one is each for each in known)]
+        _ahead.update(SILENT_PACKAGES & set(sys.modules))
         self._begun = not any(map(_speaks, made))
+        # What else is on our list has no end in C, and that one writes to memory too.
+        self._exit = _exit if _ahead or "LD_PRELOAD" in os.environ else os._exit
         self._streams = streams
         self._filters = list(_warnings.filters)
         self._handlers = dict(handlers)
@@ -90,7 +96,7 @@ class Silence:
                 stream.flush()
         except BaseException:  # the script has changed what we use; or the interpreter is to say what its streams say
             return
-        _exit(code & 0xFF)  # with what the C library and extensions do at their end
+        self._exit(code & 0xFF)
 
     def is_kept(self) -> bool:
         """Whether the end would be silent now."""
@@ -157,7 +163,8 @@ def _is_silent(module: Any) -> bool:
     found = vars(module).get
     loader = getattr(found("__spec__"), "loader", None) or found("__loader__")
     name = getattr(loader, "__name__", type(loader).__name__)
-    return name in LOADERS_OF_PYTHON or found("__name__") in SILENT_MODULES
+    known = found("__name__")
+    return name in LOADERS_OF_PYTHON or known in SILENT_MODULES or str(known).partition(".")[0] in _ahead
 
 
 def _speaks(one: Any) -> bool:

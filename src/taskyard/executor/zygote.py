@@ -155,7 +155,7 @@ def serve(descriptor: int) -> dict[str, Any]:
             send(control, {"stale": True})  # the keeper ends us
             os.close(end)
             continue
-        job = _bear({**request, "room": room}, _socket.socket(fileno=end), control)
+        job = _bear({**request, "room": room, "silence": silence}, _socket.socket(fileno=end), control)
         if job is not None:
             return {**job, "silence": silence}
 
@@ -276,7 +276,9 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
     if os.getppid() != request["keeper"]:
         raise OSError("the keeper has died")
     _forget()
+    _clear(*request["room"])
     _rehearse()
+    request["silence"].is_kept()
     end.sendall(READY + str(os.getpid()).encode())
     received = receive(end)
     if received is None:
@@ -318,9 +320,14 @@ def _room() -> tuple[int, int]:
     return 0, 0
 
 
+def _clear(address: int, size: int) -> None:
+    if size:
+        ctypes.memset(address, 0, size)
+
+
 def _show_environment(job: dict[str, Any], address: int, size: int) -> None:
-    """Have ``/proc/<pid>/environ`` show the script's variables, as far as there is room; first the attempt's mark, by which its
-    processes are found."""
+    """Have ``/proc/<pid>/environ`` show the script's variables, as far as there is room, which is clear; first the attempt's
+    mark, by which its processes are found."""
     shown = job["mark"]
     if len(shown) >= size:
         return
@@ -328,7 +335,7 @@ def _show_environment(job: dict[str, Any], address: int, size: int) -> None:
         entry = name + b"=" + value
         if entry != job["mark"] and len(shown) + 1 + len(entry) < size:
             shown += b"\0" + entry
-    ctypes.memmove(address, shown.ljust(size, b"\0"), size)
+    ctypes.memmove(address, shown, len(shown))
 
 
 def _prctl(option: int, argument: int) -> None:
@@ -344,6 +351,8 @@ def _rehearse() -> None:
     for name in (__file__, os.curdir):
         os.path.dirname(os.path.realpath(name))
     sys.argv[:] = list(sys.argv)
+    _finds_other_packages()
+    _catch_up()
     namespace = {"__name__": "__rehearsal__", "__builtins__": __builtins__}
     exec(compile(REHEARSAL, "<rehearsal>", "exec", dont_inherit=True), namespace)  # noqa: S102
     for stream in (sys.stdout, sys.stderr):

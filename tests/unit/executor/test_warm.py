@@ -128,17 +128,37 @@ async def test_threads_of_modules_that_are_known_to_be_safe_are_whose_they_are(t
         assert await said(runner, text, tmp_path) == "[True, False, True] <built-in function __import__>"
 
 
+WATCH = """
+import __main__
+leave = __main__.Silence.leave
+def watched(self, code):
+    leave(self, code)
+    print('the whole end')
+__main__.Silence.leave = watched
+"""
+
+
 async def test_an_end_that_would_be_silent_is_left_out(tmp_path: Path) -> None:
     """For a spare as it is born and given its job; ``test_silence.py`` has the single conditions."""
-    (tmp_path / "watch.py").write_text(
-        "import __main__, sys\nleave = __main__.Silence.leave\n"
-        "def watched(self, code):\n    leave(self, code)\n    print('the whole end')\n"
-        "__main__.Silence.leave = watched"
-    )
+    (tmp_path / "watch.py").write_text(WATCH)
     async with opened(tmp_path, ("watch",)) as runner:
         (tmp_path / "watch.py").rename(tmp_path / "away")
         assert await said(runner, "print(end='')", tmp_path) == ""
         assert await said(runner, "import signal; signal.signal(signal.SIGUSR1, print)", tmp_path) == "the whole end"
+        assert await said(runner, "import ctypes", tmp_path) == "the whole end"
+
+
+async def test_an_end_is_left_out_but_what_c_has_to_say_is_said_where_that_was_imported_ahead(tmp_path: Path) -> None:
+    (tmp_path / "watch.py").write_text(WATCH)
+    async with opened(tmp_path, ("watch", "ctypes")) as runner:
+        (tmp_path / "watch.py").rename(tmp_path / "away")
+        assert await said(runner, "print(end='')", tmp_path) == ""
+        text = (
+            "import ctypes, sys; c = ctypes.CDLL(None); c.fopen.restype = ctypes.c_void_p\n"
+            f"c.fputs(b'in C', ctypes.c_void_p(c.fopen({os.fsencode(tmp_path / 'file')!r}, b'w')))"
+        )
+        assert await said(runner, text, tmp_path) == ""
+        assert (tmp_path / "file").read_text() == "in C"
 
 
 async def test_what_others_have_registered_for_the_end_is_told(tmp_path: Path) -> None:
