@@ -75,7 +75,7 @@ class Silence:
         _ahead.update(SILENT_PACKAGES & set(sys.modules))
         self._begun = not any(map(_speaks, made))
         # What else is on our list has no end in C, and that one writes to memory too.
-        self._exit = _exit if _ahead or "LD_PRELOAD" in os.environ else os._exit
+        self._exit: Any = _exit if _ahead or "LD_PRELOAD" in os.environ else os._exit
         self._streams = streams
         self._filters = list(_warnings.filters)
         self._handlers = dict(handlers)

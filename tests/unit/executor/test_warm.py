@@ -245,7 +245,9 @@ async def test_packages_that_are_installed_later_are_found_and_imported_ahead_an
         (packages / "at_the_start.py").touch()
         (packages / "one.pth").write_text("import at_the_start")
         with structlog.testing.capture_logs() as logs:
-            async with asyncio.timeout(30):  # some spares were there before, and there are none while the zygote begins anew
+            async with asyncio.timeout(
+                30
+            ):  # some spares were there before, and there are none while the zygote begins anew
                 while (line := await said(runner, text, tmp_path, "spare", "fresh")) != "2 True True":
                     assert line == "2 True False"
         assert zygote(runner).pid != first.pid
