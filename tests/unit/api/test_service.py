@@ -43,7 +43,7 @@ async def test_two_servers_need_two_data_directories(tmp_path: Path, manager: Sc
 
 @pytest.mark.parametrize(
     ("advertise", "host", "port", "scheme"),
-    [("", None, None, "http"), ("yard:80", "yard", 80, "http"), ("https://yard", "yard", None, "https")],
+    [("", None, None, "http"), ("yard:80", "yard", 80, "http"), ("https://yard", "yard", 443, "https")],
 )
 async def test_the_repository_is_announced(
     tmp_path: Path, manager: ScriptedManager, advertise: str, host: str | None, port: int | None, scheme: str

@@ -91,6 +91,13 @@ class TestDownloader:
         with pytest.raises(Unreachable, match=r"\[::zz\]:5"):
             await fetched(downloader, file, bad)
 
+    async def test_says_that_there_are_no_authorities(
+        self, downloader: Downloader, repository: Repository, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+        with pytest.raises(Unreachable, match=r"SSL_CERT_FILE \(/nonexistent\)"):
+            await fetched(downloader, repository.add(b"content"), repository.address)
+
     @pytest.mark.parametrize(
         ("content", "says"), [(b"contenT", "something else"), (b"content+", "more than 7"), (b"c", "something else")]
     )
