@@ -57,6 +57,7 @@ class Brood:
         self._retry = RETRY
         self._refill: asyncio.TimerHandle | None = None
         self._not_before = 0.0
+        users.lend(self._end_idle)
 
     @property
     def is_warm(self) -> bool:
@@ -111,6 +112,15 @@ class Brood:
                 return
             self._asked.append(user)
             self._tender.bear(self.opened.zygote, user.id if user else None)
+
+    def _end_idle(self) -> bool:
+        """Give a spare up for its user, for whom a start waits. False where none is idle."""
+        if not self._ready:
+            return False
+        claim = self._ready.pop()
+        claim.gone.add_done_callback(lambda _: claim.close())
+        self._tender.kill(claim)
+        return True
 
     def _answered(self, uid: int | None) -> User | None:
         """The user with which the spare was asked for that has now come, or will not."""

@@ -98,8 +98,8 @@ def decide(settings: ExecutorSettings, python: str, me: Identity) -> Iterator[Co
 
 
 def _isolate(settings: ExecutorSettings, python: str, me: Identity) -> tuple[list[User], Path]:
-    """One for each slot and each spare, and one more."""
-    taken = users.take(settings.first_uid, settings.slots + settings.most_spares + 1)
+    """One for each slot and each spare, of the executor's own interpreter and of environments, and one more."""
+    taken = users.take(settings.first_uid, settings.slots + 2 * settings.most_spares + 1)
     try:
         if settings.work_dir is None:
             users.make_folder(users.WORK)

@@ -23,6 +23,8 @@ from taskyard.task.model import Limits, StartedBy, Stream
 
 #: Seconds in which the interpreter must have been executed.
 EXEC_TIMEOUT = 30.0
+#: Bytes of what a starter or a spare has to say against a job, about: a spare may be its environment's to speak for.
+LONGEST_PROBLEM = 65536
 
 
 class FreshRunner:
@@ -198,7 +200,7 @@ async def _say(end: socket.socket, message: bytes, outputs: tuple[int, ...]) -> 
     if sent < len(message):
         await loop.sock_sendall(end, memoryview(message)[sent:])
     problem = b""
-    while problem != BEGUN and (piece := await loop.sock_recv(end, 4096)):
+    while problem != BEGUN and len(problem) < LONGEST_PROBLEM and (piece := await loop.sock_recv(end, 4096)):
         problem += piece
     return problem.decode(errors="replace")
 

@@ -39,12 +39,13 @@ from taskyard.executor.lifeline import (
     Ping,
     Pong,
     Ready,
+    StartSpare,
     Take,
     Terminate,
     Trouble,
 )
 from taskyard.executor.places import Place, remove
-from taskyard.executor.zygotes import READY, Zygotes
+from taskyard.executor.zygotes import MAX_FIRST_WORDS, MAX_LAST_WORDS, READY, Zygotes, become_spare
 
 #: Seconds between two looks at the deadline, at most: timers stand still while the machine is suspended.
 LONGEST_LOOK = 1.0
@@ -52,6 +53,8 @@ LONGEST_LOOK = 1.0
 FIRST_ROUND, LONGEST_ROUND = 0.0005, 0.064
 #: Seconds before another starter is made where one could not be.
 RETRY = 0.2
+#: Seconds in which a spare without a zygote must be ready, and in which it ends of itself once it says anything else.
+STANDBY_TIMEOUT, LAST_WORDS_TIMEOUT = 10.0, 0.5
 #: Seconds after a start before another starter is made, where one is left.
 REFILL_PAUSE = 0.1
 #: How often a folder is tried to be removed, and the seconds before each try: while there are attempts, and at the end.
@@ -76,6 +79,8 @@ class Held:
         #: Status, peak memory in bytes and CPU time in seconds, once the leader has ended.
         self.exit: tuple[int, int, float] | None = None
         self.told = False
+        #: What a spare without a zygote has said so far; None once it is ready, and for all others.
+        self.said: bytes | None = None
         #: When to look at it again, and after which pause the next time.
         self.due = math.inf
         self.pause = FIRST_ROUND
@@ -198,6 +203,8 @@ class Keeper:
                 self._zygotes.open(order)
             case Bear(zygote=zygote, user=user):
                 self._bear(zygote, user)
+            case StartSpare():
+                self._start_spare(order)
             case _:
                 assert_never(order)
 
@@ -241,12 +248,20 @@ class Keeper:
         elif missing == 1:
             self._refill_at = linux.now() + REFILL_PAUSE
 
-    def _fork(self) -> None:
+    def _fork(self, order: StartSpare | None = None) -> Held:
+        """A starter, or what that order asks for. ``OSError``."""
         self._made += 1
         ours, theirs = socket.socketpair()
         name = f"{os.getpid()}-{self._made}"
         keeper = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if not pid and order is not None:
+            become_spare(order, theirs, self._places, name, keeper)
         if not pid:
             signal.set_wakeup_fd(-1)
             number = theirs.fileno()
@@ -254,9 +269,39 @@ class Keeper:
             os.closerange(number + 1, os.sysconf("SC_OPEN_MAX"))
             starter.run(theirs, self._places, name, keeper)
         theirs.close()
-        held = self._held[self._made] = Held(self._made, Cell(self._places, name, pid, keeper), ours)
+        cell = Cell(self._places, name, pid, keeper)
+        held = self._held[self._made] = Held(self._made, cell, ours, order.zygote if order else 0)
         self._by_leader[pid] = held
-        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_starter(held))
+        on_end = self._on_standby if order else self._on_starter
+        self._selector.register(ours, selectors.EVENT_READ, lambda: on_end(held))
+        return held
+
+    def _start_spare(self, order: StartSpare) -> None:
+        try:
+            held = self._fork(order)
+        except OSError as error:
+            self._lifeline.send(Barren(order.zygote, order.user, f"no process could be made: {error}"))
+            return
+        held.cell.user, held.cell.killer, held.cell.mark = order.user, self._killer, order.mark
+        held.said = b""
+        held.due = linux.now() + STANDBY_TIMEOUT
+
+    def _on_standby(self, held: Held) -> None:
+        """A spare without a zygote says that it is ready, and what it has loaded. What its environment says before that belongs
+        to a script's output: then it is no spare, and may say all of it, for the log."""
+        if held.end is None or held.said is None:
+            return
+        said = _heard(held.end)
+        held.said += said
+        if held.said.startswith(READY) and held.said.endswith(b"\n"):
+            loaded = held.said[len(READY) :].decode(errors="replace").split()[1:]
+            held.said, held.due = None, math.inf
+            self._tell_ready(held, self._released(held, held.end), loaded)
+        elif not said or len(held.said) > MAX_FIRST_WORDS:
+            self._released(held, held.end).close()
+            self._kill(held)
+        elif not held.said.startswith(READY[: len(held.said)]):
+            held.due = min(held.due, linux.now() + LAST_WORDS_TIMEOUT)
 
     def _bear(self, zygote: int, user: int | None) -> None:
         """Ask a zygote for a spare, which comes as our child."""
@@ -282,20 +327,24 @@ class Keeper:
         end = held.end
         if end is None:
             return
-        try:
-            said = end.recv(4096)
-        except ConnectionError:
-            said = b""
-        self._selector.unregister(end)
-        held.end = None
+        said = _heard(end)
+        self._released(held, end)
         if not self._is_ready(held, said):
             end.close()
             self._unready(held, said.decode(errors="replace") or "it died")
             return
+        self._tell_ready(held, end, [])
+
+    def _released(self, held: Held, end: socket.socket) -> socket.socket:
+        self._selector.unregister(end)
+        held.end = None
+        return end
+
+    def _tell_ready(self, held: Held, end: socket.socket, loaded: list[str]) -> None:
         held.cpu_before = held.cell.cpu_time() or 0.0
         pidfd = linux.open_pidfd(held.cell.leader)
         descriptors = (end.detach(),) if pidfd is None else (end.detach(), pidfd)
-        ready = Ready(held.number, held.cell.leader, pidfd is not None, held.zygote, held.cell.user)
+        ready = Ready(held.number, held.cell.leader, pidfd is not None, held.zygote, held.cell.user, loaded)
         self._lifeline.send(ready, descriptors)
 
     def _is_ready(self, held: Held, said: bytes) -> bool:
@@ -358,6 +407,8 @@ class Keeper:
 
     def _settle(self, held: Held) -> None:
         """Where the leader has ended: tell of it once nothing is left, else kill what is."""
+        if held.said is not None and held.exit is None:  # it is not ready in time
+            self._kill(held)
         strays = self._strays(held)
         if held.exit is not None and not strays and held.cell.is_empty():
             self._gone(held)
@@ -378,10 +429,18 @@ class Keeper:
     def _gone(self, held: Held) -> None:
         del self._held[held.number]
         if held.end is not None:
-            self._selector.unregister(held.end)
-            held.end.close()
-            held.end = None
+            if held.said is not None:  # we may have heard of its end first
+                with contextlib.suppress(OSError):
+                    held.said += held.end.recv(MAX_FIRST_WORDS, socket.MSG_DONTWAIT)
+            self._released(held, held.end).close()
         assert held.exit is not None
+        # Later: the kernel may have us wait for another cell's making.
+        self._remains.append((held.cell, REMOVALS))
+        self._clean_at = linux.now() + CLEAN_PAUSE
+        if held.said is not None:
+            why = held.said[-MAX_LAST_WORDS:].decode(errors="replace").strip() or "it died"
+            self._lifeline.send(Barren(held.zygote, held.cell.user, why))
+            return
         status, peak, cpu = held.exit
         measures = held.cell.measures()
         measured = measures.peak_memory is not None and measures.cpu_time is not None
@@ -389,9 +448,6 @@ class Keeper:
             peak = measures.peak_memory or 0
             cpu = max(0.0, (measures.cpu_time or 0.0) - held.cpu_before)
         self._lifeline.send(Gone(held.number, status, peak, cpu, measured, measures.out_of_memory, held.by_deadline))
-        # Later: the kernel may have us wait for another cell's making.
-        self._remains.append((held.cell, REMOVALS))
-        self._clean_at = linux.now() + CLEAN_PAUSE
 
     def _strays(self, held: Held) -> set[int]:
         """Orphans that have come to us and are in nobody's cell: a script that is root can leave its own."""
@@ -421,6 +477,14 @@ class Keeper:
             if not cell.remove() and tries:
                 self._remains.append((cell, tries - 1))
         self._clean_at = linux.now() + CLEAN_PAUSE
+
+
+def _heard(end: socket.socket) -> bytes:
+    """What has come; nothing at the end of the stream."""
+    try:
+        return end.recv(MAX_FIRST_WORDS)
+    except ConnectionError:
+        return b""
 
 
 def _leader(said: bytes) -> int:

@@ -70,18 +70,34 @@ class Bear(NamedTuple):
     user: int | None
 
 
+class StartSpare(NamedTuple):
+    """Start a spare that no zygote forks, under a ``zygote`` number of its own: ``program`` is its interpreter, executed as
+    ``user`` with the file ``standby``. ``mark`` is what its environment says and no other's. Texts are bytes of the system as
+    Latin-1."""
+
+    zygote: int
+    user: int | None
+    program: str
+    standby: str
+    environment: list[tuple[str, str]]
+    preload: list[str]
+    mark: str
+
+
 # --- the keeper's reports -------------------------------------------------------------------------------------------------
 
 
 class Ready(NamedTuple):
     """There is a starter, or a spare of that ``zygote`` with its ``user``. The socket for its job comes with it, and after
-    that, with ``pidfd``, the pidfd of its process."""
+    that, with ``pidfd``, the pidfd of its process. ``loaded`` is what a spare that no zygote has forked has imported ahead, as
+    :class:`Warm` says it."""
 
     number: int
     leader: int
     pidfd: bool
     zygote: int = 0
     user: int | None = None
+    loaded: list[str] = []  # noqa: RUF012
 
 
 class Killing(NamedTuple):
@@ -130,7 +146,7 @@ class Cold(NamedTuple):
 
 
 class Barren(NamedTuple):
-    """Answer to a ``Bear`` that came to nothing."""
+    """Answer to a ``Bear`` or a ``StartSpare`` that came to nothing; nothing is left of the latter."""
 
     zygote: int
     user: int | None
@@ -143,7 +159,7 @@ class Trouble(NamedTuple):
     text: str
 
 
-Order = Take | Terminate | Kill | Hold | Ping | Open | Bear
+Order = Take | Terminate | Kill | Hold | Ping | Open | Bear | StartSpare
 Report = Ready | Killing | Pong | Exited | Gone | Warm | Cold | Barren | Trouble
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (*get_args(Order), *get_args(Report))}
 

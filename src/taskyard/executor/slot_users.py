@@ -37,16 +37,40 @@ class SlotUsers:
         for user in users:  # who had them before may have died
             self._used.put_nowait(user)
         self._warned: set[int] = set()
+        self._lenders: list[Callable[[], bool]] = []
+        #: Ids of those that come back to be cleaned for the first time, and how many lenders still have to give back.
+        self._coming = {user.id for user in users}
+        self._promised = 0
+        self._waiting = 0
+        self._is_short = False
+
+    def lend(self, end_idle: Callable[[], bool]) -> None:
+        """Who has users in idle spares: ``end_idle`` ends one of these, and says whether there was one. Who came first is asked
+        first."""
+        self._lenders.append(end_idle)
 
     async def take(self) -> User | None:
-        """One that is clean; None where the slots have none. ``NoUser``."""
+        """One that is clean; None where the slots have none. Idle spares are ended for it. ``NoUser``."""
         if not self._all:
             return None
+        self._waiting += 1
         try:
             async with asyncio.timeout(CLEAN_TIMEOUT):
+                if self._free.empty():
+                    self._call_in(self._lenders)
                 return await self._free.get()
         except TimeoutError as error:
             raise NoUser("there is no clean user for another attempt (the executor's log may say why)") from error
+        finally:
+            self._waiting -= 1
+
+    def _call_in(self, lenders: Iterable[Callable[[], bool]], wanted: int = 0) -> None:
+        """Have lenders end spares, until so many will be clean as are waited for."""
+        for end_idle in lenders:
+            while self._free.qsize() + len(self._coming) + self._promised < max(wanted, self._waiting):
+                if not end_idle():
+                    break
+                self._promised += 1
 
     @property
     def are_there(self) -> bool:
@@ -54,12 +78,24 @@ class SlotUsers:
         return bool(self._all)
 
     def take_clean(self) -> User | None:
-        """One that is clean now; None where there is none."""
-        return None if self._free.empty() else self._free.get_nowait()
+        """One that is clean now; None where there is none: then the first that lends is asked for one."""
+        if not self._all:
+            return None
+        self._is_short = self._free.qsize() <= self._waiting
+        if not self._is_short:
+            return self._free.get_nowait()
+        self._call_in(self._lenders[:1], self._waiting + 1)
+        return None
+
+    def take_spare(self) -> User | None:
+        """One that is clean now and that nobody else waits for; None where there is none."""
+        return None if self._is_short or self._free.qsize() <= self._waiting else self._free.get_nowait()
 
     def give_back(self, user: User | None) -> None:
         """Nothing of what it was taken for runs any more."""
         if user is not None:
+            self._promised = max(0, self._promised - 1)
+            self._coming.add(user.id)
             self._used.put_nowait(user)
 
     async def run(self) -> None:
@@ -70,11 +106,14 @@ class SlotUsers:
             while not self._used.empty():
                 users.append(self._used.get_nowait())
             left = await self._cleaned(users)
+            self._coming -= {user.id for user in users}
             for user in users:
                 if user.id in left:
                     loop.call_later(PAUSE, self._used.put_nowait, user)
                 else:
                     self._free.put_nowait(user)
+            if left:
+                self._call_in(self._lenders)
 
     async def close(self) -> None:
         """Clean them all: none has a process any more."""

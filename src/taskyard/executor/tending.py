@@ -34,6 +34,7 @@ from taskyard.executor.lifeline import (
     Pong,
     Ready,
     Report,
+    StartSpare,
     Take,
     Terminate,
     Trouble,
@@ -78,6 +79,7 @@ class Claim:
         self.end = end
         self.pidfd = pidfd
         self.user = ready.user
+        self.loaded = ready.loaded
         self.mark = ""
         self.exited = asyncio.Event()
         self.answer: asyncio.TimerHandle | None = None
@@ -97,7 +99,20 @@ class Claim:
             self.pidfd = None
 
 
-class Parent(Protocol):
+class Expecting(Protocol):
+    """Who asked for a spare."""
+
+    def orphaned(self) -> None:
+        """The keeper has died: what was asked for will not come."""
+
+    def born(self, claim: Claim) -> None:
+        """A spare that was asked for is there."""
+
+    def barren(self, user: int | None, reason: str) -> None:
+        """A spare that was asked for will not come."""
+
+
+class Parent(Expecting, Protocol):
     """Who asked for a zygote, and hears what comes of it. ``opened`` is sent to each keeper."""
 
     opened: Open
@@ -107,15 +122,6 @@ class Parent(Protocol):
 
     def cold(self, reason: str) -> float:
         """It has died; what it was asked for is still answered. Seconds before it is to be started again."""
-
-    def orphaned(self) -> None:
-        """Its keeper has died: what was asked for will not come."""
-
-    def born(self, claim: Claim) -> None:
-        """A spare that was asked for is there."""
-
-    def barren(self, user: int | None, reason: str) -> None:
-        """A spare that was asked for will not come."""
 
 
 class Tender:
@@ -133,6 +139,7 @@ class Tender:
         self._deadline: float | None = None
         self._silence: asyncio.TimerHandle | None = None
         self._parents: dict[int, Parent] = {}
+        self._expecting: dict[int, Expecting] = {}
 
     def adopt(self, parent: Parent) -> None:
         """Have each keeper start that zygote, from the next one on: before :meth:`run`."""
@@ -174,6 +181,13 @@ class Tender:
     def bear(self, zygote: int, user: int | None) -> None:
         """Ask a zygote that is warm for a spare: its parent hears of it."""
         self._send(Bear(zygote, user))
+
+    def start_spare(self, order: StartSpare, expecting: Expecting) -> None:
+        """Have a spare started that no zygote forks: who expects it hears of it, once. ``KeeperDied``."""
+        if self._lifeline is None or self._ended.is_set():
+            raise KeeperDied("the keeper has died")
+        self._expecting[order.zygote] = expecting
+        self._send(order)
 
     def reopen(self, parent: Parent) -> None:
         """Start a zygote in the place of one that hangs."""
@@ -297,7 +311,7 @@ class Tender:
                 pause = self._parents[zygote].cold(reason)
                 asyncio.get_running_loop().call_later(pause, self._reopen, self._parents[zygote], self._process)
             case Barren(zygote=zygote, user=user, reason=reason):
-                self._parents[zygote].barren(user, reason)
+                self._who_asked(zygote).barren(user, reason)
             case Trouble(text=text):
                 log.error("keeper_in_trouble", reason=text)
             case _:
@@ -306,10 +320,13 @@ class Tender:
     def _welcome(self, claim: Claim, zygote: int) -> None:
         if zygote:
             self._claims[claim.number] = claim
-            self._parents[zygote].born(claim)
+            self._who_asked(zygote).born(claim)
         else:
             self._ready.append(claim)
             self._changed.set()
+
+    def _who_asked(self, zygote: int) -> Expecting:
+        return self._expecting.pop(zygote, None) or self._parents[zygote]
 
     def _send(self, order: Order) -> None:
         if self._lifeline is None or self._ended.is_set():
@@ -348,8 +365,9 @@ class Tender:
             claim.exited.set()
             claim.gone.set_result(None)
         self._claims.clear()
-        for parent in self._parents.values():
-            parent.orphaned()
+        for one in (*self._parents.values(), *self._expecting.values()):
+            one.orphaned()
+        self._expecting.clear()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

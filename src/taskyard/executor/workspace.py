@@ -31,8 +31,8 @@ def inherited(own: Mapping[str, str], *, own_user: bool) -> dict[str, str]:
     return {**{name: own[name] for name in names}, "PYTHONUNBUFFERED": "1"}
 
 
-def _entered(packages: Path, own: Mapping[str, str]) -> dict[str, str]:
-    """What says that a script runs in an environment."""
+def entered(packages: Path, own: Mapping[str, str]) -> dict[str, str]:
+    """What says that a script runs in an environment, beyond what it inherits of ``own``."""
     path = os.pathsep.join(filter(None, (str(packages / "bin"), own.get("PATH", os.defpath))))
     return {"VIRTUAL_ENV": str(packages), "PATH": path}
 
@@ -91,7 +91,7 @@ class Workspace:
         return {
             **inherited(own, own_user=own_user),
             **({"HOME": str(self.home)} if own_user else {}),
-            **({} if packages is None else _entered(packages, own)),
+            **({} if packages is None else entered(packages, own)),
             "TMPDIR": str(self.temporary),
             **spec.env,
             **spec.secrets,

@@ -4,6 +4,9 @@
     zygote ── fork ─► midwife ── fork ─► spare, which is the keeper's child as soon as the midwife has ended
     executor ── the job, and the descriptors for its output ─► spare, which becomes the script
 
+Of an environment that a task has asked for there is no zygote: the keeper starts its interpreter ahead of time, as the user of
+a slot, and with a list of modules this file bears nothing in it, and is the spare itself.
+
 Runs as a file, with ``silence.py`` beside it, in any CPython from 3.9 on, with nothing but the standard library, and one
 thread. It uses modules that a bare interpreter has not got loaded, and hides them again: the script shall find what a bare
 interpreter would have.
@@ -132,19 +135,14 @@ def serve(descriptor: int) -> dict[str, Any]:
     """Be the zygote on that control socket. Returns in each spare, with its job, and nowhere else."""
     control = _socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    for number in (1, 2):  # until now they were pipes, as a script's are: what Python made of them stays
-        os.dup2(nothing, number)
-    os.close(nothing)
+    _be_quiet()
     received = receive(control)
     if received is None:
         os._exit(0)
     room = _room()
     os.environb.pop(ROOM, None)
     send(control, _warm_up(received[0]["preload"]))
-    _rehearse()  # what the interpreter makes once for all time, such as the types of a syntax tree, the spares share
-    gc.collect()
-    silence = Silence({**_SIGNALS, **_LATE_SIGNALS})
+    silence = _settled()
     gc.disable()  # a collection would copy what the spares share
     while True:
         received = receive(control)
@@ -158,6 +156,44 @@ def serve(descriptor: int) -> dict[str, Any]:
         job = _bear({**request, "room": room, "silence": silence}, _socket.socket(fileno=end), control)
         if job is not None:
             return {**job, "silence": silence}
+
+
+def stand_by(descriptor: int, preload: list[str]) -> dict[str, Any]:
+    """Be a spare that no zygote has forked, with the slot's user already. Its job comes over that socket."""
+    end = _socket.socket(fileno=descriptor)
+    os.set_inheritable(descriptor, False)
+    if _handlers():
+        _complain(end, OSError("its environment has registered something with atexit, which a script would have too"))
+        os._exit(1)
+    _be_quiet()
+    warm = _warm_up(preload)
+    if (unsafe := warm.get("unsafe")) is not None:
+        # Only another interpreter is without that thread. Its output is not to be a file either.
+        os.set_inheritable(descriptor, True)
+        for number in (1, 2):
+            os.dup2(descriptor, number)
+        rest = ",".join(name for name in preload if name != unsafe)
+        os.execv(sys.executable, [sys.executable, __file__, str(descriptor), rest])  # noqa: S606
+    room = _room()
+    os.environb.pop(ROOM, None)
+    silence = _settled()
+    loaded = " ".join(name for name in warm["loaded"] if name.isidentifier())
+    return {**_wait_for_job(end, room, silence, f" {loaded}\n".encode()), "silence": silence}
+
+
+def _settled() -> Silence:
+    """Made once all is there that is to be before the script."""
+    _rehearse()  # what the interpreter makes once for all time, such as the types of a syntax tree, the spares share
+    gc.collect()
+    return Silence({**_SIGNALS, **_LATE_SIGNALS})
+
+
+def _be_quiet() -> None:
+    """Say nothing any more. Until now the output was a pipe or a socket, as a script's is: what Python made of it stays."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for number in (1, 2):
+        os.dup2(nothing, number)
+    os.close(nothing)
 
 
 def _warm_up(preload: list[str]) -> dict[str, Any]:
@@ -237,7 +273,8 @@ def _bear(request: dict[str, Any], end: _socket.socket, control: _socket.socket)
         if os.fork():
             os._exit(0)
         control.close()
-        return _wait_for_job(request, end, midwife)
+        _leave_zygote(request, midwife)
+        return _wait_for_job(end, request["room"], request["silence"])
     except (OSError, ValueError) as error:
         _complain(end, error)
     os._exit(1)
@@ -261,7 +298,7 @@ def _write(path: str, content: bytes) -> None:
 # --- the spare ------------------------------------------------------------------------------------------------------------
 
 
-def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) -> dict[str, Any]:
+def _leave_zygote(request: dict[str, Any], midwife: int) -> None:
     os.setsid()
     while os.getppid() == midwife:  # nothing tells when the kernel has given us to the keeper: in some microseconds
         time.sleep(0.0002)
@@ -275,11 +312,17 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
     _prctl(_SET_PDEATHSIG, _SIGKILL)
     if os.getppid() != request["keeper"]:
         raise OSError("the keeper has died")
+
+
+def _wait_for_job(
+    end: _socket.socket, room: tuple[int, int], silence: Silence, more: bytes = b""
+) -> dict[str, Any]:
+    """Say that this spare is ready, and ``more``, and wait."""
     _forget()
-    _clear(*request["room"])
+    _clear(*room)
     _rehearse()
-    request["silence"].is_kept()
-    end.sendall(READY + str(os.getpid()).encode())
+    silence.is_kept()
+    end.sendall(READY + str(os.getpid()).encode() + more)
     received = receive(end)
     if received is None:
         os._exit(0)
@@ -299,7 +342,7 @@ def _wait_for_job(request: dict[str, Any], end: _socket.socket, midwife: int) ->
     os.environb.update(job["environment"])
     if coerced is not None:
         os.environb[b"LC_CTYPE"] = coerced
-    _show_environment(job, *request["room"])
+    _show_environment(job, *room)
     end.sendall(BEGUN)
     end.close()
     return job  # type: ignore[no-any-return]
@@ -530,7 +573,10 @@ def _without_us(error: BaseException) -> TracebackType | None:
 
 if __name__ == "__main__":
     _begun_with = _packages()
-    _job = serve(int(sys.argv[1]))
+    if len(sys.argv) == 2:
+        _job = serve(int(sys.argv[1]))
+    else:
+        _job = stand_by(int(sys.argv[1]), [_one for _one in sys.argv[2].split(",") if _one])
     if _finds_other_packages():
         os.execv(sys.executable, [os.fsencode(sys.executable), *_job["arguments"]])  # noqa: S606
     if hasattr(sys, "orig_argv"):

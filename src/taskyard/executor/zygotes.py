@@ -9,10 +9,11 @@ import selectors
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from taskyard.executor import linux, starter
-from taskyard.executor.lifeline import STALE, Cold, Open, Warm
+from taskyard.executor.lifeline import STALE, Cold, Open, StartSpare, Warm
+from taskyard.executor.places import Place
 
 PROGRAM = os.path.join(os.path.dirname(__file__), "zygote.py")
 LENGTH_BYTES = 8
@@ -22,6 +23,8 @@ READY, BEGUN = b"ready ", b"\0"
 ROOM, ROOM_BYTES = b"TASKYARD_ROOM", 16384
 #: Bytes of what an interpreter says when it cannot even start.
 MAX_LAST_WORDS = 4096
+#: Bytes of what a spare without a zygote says when it is ready, at most.
+MAX_FIRST_WORDS = 65536
 
 
 class Zygote:
@@ -159,25 +162,58 @@ def _send(control: socket.socket, message: Any, descriptors: tuple[int, ...] = (
 def _become(opened: Open, control: int, said: int) -> None:
     """The child's side of the fork: become the interpreter. Does not return."""
     try:
-        signal.set_wakeup_fd(-1)
-        os.setsid()
+        _begin_anew(control, said)
         linux.die_with_parent(signal.SIGKILL)
-        linux.be_killed_first(starter.OOM_SCORE)
-        for one in signal.valid_signals() - starter.LATE_SIGNALS:  # those are ignored until there is a job
-            if signal.getsignal(one) is signal.SIG_IGN:
-                signal.signal(one, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        for number, descriptor in enumerate((nothing, said, said)):
-            os.dup2(descriptor, number)
-        os.set_inheritable(control, True)
-        os.closerange(3, control)
-        os.closerange(control + 1, os.sysconf("SC_OPEN_MAX"))
-        arguments = [opened.program.encode("latin-1"), os.fsencode(PROGRAM), str(control).encode()]
-        environment = {ROOM: b"-" * ROOM_BYTES}
-        environment |= {name.encode("latin-1"): value.encode("latin-1") for name, value in opened.environment}
-        os.execve(arguments[0], arguments, environment)  # noqa: S606
+        _execute(opened, os.fsencode(PROGRAM).decode("latin-1"), str(control))
     except OSError as error:
         os.write(2, str(error).encode())
     finally:
         os._exit(1)
+
+
+def become_spare(order: StartSpare, end: socket.socket, places: tuple[Place, ...], name: str, keeper: int) -> NoReturn:
+    """The child's side of the fork: become a spare without a zygote, in the cell of that name. What its interpreter says
+    before it is one goes to that end of the socket, too."""
+    try:
+        _begin_anew(end.fileno(), end.fileno())
+        for place in places:
+            if not place.is_late:
+                place.make(name)
+        if order.user is not None:
+            os.setgroups([])
+            os.setresgid(order.user, order.user, order.user)
+            os.setresuid(order.user, order.user, order.user)
+            linux.gain_no_privileges()
+        linux.die_with_parent(signal.SIGKILL)
+        if os.getppid() != keeper:
+            raise OSError("the keeper has died")
+        os.chdir("/")
+        _execute(order, order.standby, str(end.fileno()), ",".join(order.preload))
+    except OSError as error:
+        os.write(2, str(error).encode())
+    finally:
+        os._exit(1)
+
+
+def _begin_anew(kept: int, said: int) -> None:
+    """A session of its own, signals as they are by default, no descriptor but that one and the output."""
+    signal.set_wakeup_fd(-1)
+    os.setsid()
+    linux.be_killed_first(starter.OOM_SCORE)
+    for one in signal.valid_signals() - starter.LATE_SIGNALS:  # those are ignored until there is a job
+        if signal.getsignal(one) is signal.SIG_IGN:
+            signal.signal(one, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for number, descriptor in enumerate((nothing, said, said)):
+        os.dup2(descriptor, number)
+    os.set_inheritable(kept, True)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _execute(asked: Open | StartSpare, *words: str) -> None:
+    arguments = [asked.program.encode("latin-1"), *(word.encode("latin-1") for word in words)]
+    environment = {ROOM: b"-" * ROOM_BYTES}
+    environment |= {name.encode("latin-1"): value.encode("latin-1") for name, value in asked.environment}
+    os.execve(arguments[0], arguments, environment)  # noqa: S606

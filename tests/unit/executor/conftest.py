@@ -8,6 +8,7 @@ import hashlib
 import os
 import sys
 import threading
+import venv
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -209,6 +210,14 @@ def measured_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
         # Its children have no data of their own to write: they would write into the keeper's.
         unmeasured = "import os, posix; os.register_at_fork(after_in_child=lambda: setattr(os, '_exit', posix._exit)); "
         monkeypatch.setattr("taskyard.executor.tending._PROGRAM", unmeasured + tending._PROGRAM)
+
+
+@pytest.fixture(scope="session")
+def environment_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of an environment without packages."""
+    folder = tmp_path_factory.mktemp("environment") / "env"
+    venv.create(folder, symlinks=True)
+    return str(folder / "bin" / "python")
 
 
 @pytest.fixture

@@ -123,16 +123,20 @@ class End(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two runners of one interpreter, and a folder for scripts."""
+    """Two runners of one interpreter, and a folder for scripts. ``environment`` is the interpreter of the environment in which
+    they run, where they have one."""
 
     warm: WarmRunner
     fresh: WarmRunner
     folder: Path
+    environment: str = ""
 
 
-@pytest.fixture(params=INTERPRETERS, scope="module")
-async def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pair]:
-    python = INTERPRETERS[request.param]
+@pytest.fixture(params=[*INTERPRETERS, "environment"], scope="module")
+async def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, environment_python: str
+) -> AsyncIterator[Pair]:
+    python = INTERPRETERS.get(request.param, sys.executable)
     folder = tmp_path_factory.mktemp("faithful")
     (folder / "beside.py").write_text("x = 1")
     warmth = Warmth(2, (), ENVIRONMENT)
@@ -143,12 +147,18 @@ async def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         assert isinstance(warm, WarmRunner)
         async with asyncio.timeout(30):
             await warm.until_warm()
-        yield Pair(warm, fresh, folder)  # type: ignore[arg-type]
+        pair = Pair(warm, fresh, folder)  # type: ignore[arg-type]
+        if request.param == "environment":
+            pair = pair._replace(environment=environment_python)
+            first = Launch(("-c", ""), folder, ENVIRONMENT, interpreter=environment_python)
+            assert (await _end(warm, first))[1] == "fresh"
+        yield pair
 
 
 async def ends(pair: Pair, arguments: tuple[str, ...], environment: dict[str, str] | None = None) -> tuple[End, End]:
     """How it ended warm, and fresh; what differs from one process to the next is left out."""
-    launch = Launch(arguments, pair.folder, {**ENVIRONMENT, "X": "1", **(environment or {})}, mark=("X", "1"))
+    variables = {**ENVIRONMENT, "X": "1", **(environment or {})}
+    launch = Launch(arguments, pair.folder, variables, mark=("X", "1"), interpreter=pair.environment)
     warm, how = await _end(pair.warm, launch)
     assert how == "spare"
     fresh, how = await _end(pair.fresh, launch)
@@ -163,7 +173,7 @@ async def _end(runner: WarmRunner, launch: Launch) -> tuple[End, str]:
         stdout, stderr = await asyncio.gather(*read)
         status: Status = await running.gone()
         if isinstance(runner, WarmRunner):
-            await runner.until_warm()
+            await runner.until_warm(launch.interpreter)
     for name in sorted(one.name for one in launch.directory.iterdir() if one.suffix == ""):
         if (path := launch.directory / name).is_file():
             stdout += f"\n{name}: {path.read_bytes()!r}"

@@ -15,12 +15,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from taskyard.executor import places, tending, users
 from taskyard.executor.cells import Cell
 from taskyard.executor.confinement import Confinement
-from taskyard.executor.fresh import FreshRunner
+from taskyard.executor.fresh import FreshProcess, FreshRunner
 from taskyard.executor.lifeline import Lifeline, Ready
 from taskyard.executor.places import Place
 from taskyard.executor.runner import CannotExecute, CannotStart, Launch
@@ -53,10 +54,17 @@ def own_name() -> str:
     return f"test-{uuid.uuid4()}"
 
 
-@pytest.fixture(params=["cells", "old cells", "floor", "warm, cells", "warm, old cells", "warm, floor"])
-async def runner(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FreshRunner]:
-    """Of each kind, in each kind of cell: what holds for a fresh interpreter has to hold for a warm one."""
-    kind, cells = request.param.rpartition(", ")[::2]
+KINDS = ("", "warm", "environment")
+CELLS = ("cells", "old cells", "floor")
+
+
+@pytest.fixture(params=[f"{kind}, {cells}" for kind in KINDS for cells in CELLS])
+async def runner(
+    request: pytest.FixtureRequest, tmp_path: Path, environment_python: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[FreshRunner]:
+    """Of each kind, in each kind of cell: what holds for a fresh interpreter has to hold for a warm one, and for one that was
+    started ahead in an environment."""
+    kind, cells = request.param.split(", ")
     found = places.find(own_name()) if cells != "floor" else ()
     if cells == "old cells":
         for place in found:
@@ -69,7 +77,9 @@ async def runner(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     async with open_runner(sys.executable, Confinement(tmp_path, found), 2, warmth) as runner:
         if isinstance(runner, WarmRunner):
             async with asyncio.timeout(20):
-                await runner.until_warm()
+                if kind == "environment":
+                    await use_environment(runner, environment_python, monkeypatch)
+                await runner.until_warm(environment_python if kind == "environment" else "")
         yield runner
         keeper = runner._tender._process
     assert keeper is not None
@@ -77,6 +87,20 @@ async def runner(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     assert not places.cell_names(found)
     for place in found:
         assert not os.path.exists(place.folder)
+
+
+async def use_environment(runner: WarmRunner, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each script run in that environment; its first one is over."""
+    begin = runner.start
+
+    async def start_there(launch: Launch) -> FreshProcess:
+        return await begin(launch if launch.direct else msgspec.structs.replace(launch, interpreter=python))
+
+    monkeypatch.setattr(runner, "start", start_there)
+    with tempfile.TemporaryDirectory() as folder:
+        first = await start(runner, "", Path(folder))
+        await first.running.gone()
+        first.close()
 
 
 def cell_of(script: Script, runner: FreshRunner, found: tuple[Place, ...]) -> Cell:
