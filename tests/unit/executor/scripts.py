@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 
+import msgspec
 import psutil
+import pytest
 
 from taskyard.executor.fresh import FreshProcess, FreshRunner
 from taskyard.executor.runner import Launch
@@ -108,6 +111,20 @@ async def start(
         mark=(MARK, mark),
     )
     return Script(await runner.start(launch))
+
+
+async def use_environment(runner: FreshRunner, python: str, patch: pytest.MonkeyPatch) -> None:
+    """Have each script run in that environment; its first one is over."""
+    begin = runner.start
+
+    async def start_there(launch: Launch) -> FreshProcess:
+        return await begin(launch if launch.direct else msgspec.structs.replace(launch, interpreter=python))
+
+    patch.setattr(runner, "start", start_there)
+    with tempfile.TemporaryDirectory() as folder:
+        first = await start(runner, "", Path(folder))
+        await first.running.gone()
+        first.close()
 
 
 def is_alive(pid: int) -> bool:

@@ -15,13 +15,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from taskyard.executor import places, tending, users
 from taskyard.executor.cells import Cell
 from taskyard.executor.confinement import Confinement
-from taskyard.executor.fresh import FreshProcess, FreshRunner
+from taskyard.executor.fresh import FreshRunner
 from taskyard.executor.lifeline import Lifeline, Ready
 from taskyard.executor.places import Place
 from taskyard.executor.runner import CannotExecute, CannotStart, Launch
@@ -43,6 +42,7 @@ from tests.unit.executor.scripts import (
     is_alive,
     start,
     start_program,
+    use_environment,
 )
 
 pytestmark = pytest.mark.anyio
@@ -87,20 +87,6 @@ async def runner(
     assert not places.cell_names(found)
     for place in found:
         assert not os.path.exists(place.folder)
-
-
-async def use_environment(runner: WarmRunner, python: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each script run in that environment; its first one is over."""
-    begin = runner.start
-
-    async def start_there(launch: Launch) -> FreshProcess:
-        return await begin(launch if launch.direct else msgspec.structs.replace(launch, interpreter=python))
-
-    monkeypatch.setattr(runner, "start", start_there)
-    with tempfile.TemporaryDirectory() as folder:
-        first = await start(runner, "", Path(folder))
-        await first.running.gone()
-        first.close()
 
 
 def cell_of(script: Script, runner: FreshRunner, found: tuple[Place, ...]) -> Cell:

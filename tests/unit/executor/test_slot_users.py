@@ -107,3 +107,56 @@ async def test_slots_without_users() -> None:
     assert await users.take() is None
     users.give_back(None)
     await users.close()
+
+
+async def test_idle_spares_are_ended_for_a_start_that_waits(cleaner: Cleaner) -> None:
+    """The first that lends is asked first, and as often as users are missing."""
+    async with serving(cleaner) as users:
+        held = [await users.take(), await users.take()]
+        asked: list[str] = []
+
+        def first() -> bool:
+            asked.append("first")
+            return False
+
+        def second() -> bool:
+            asked.append("second")
+            users.give_back(held.pop())
+            return True
+
+        users.lend(first)
+        users.lend(second)
+        assert await users.take() is not None
+        assert asked == ["first", "second"]
+
+
+async def test_one_that_cannot_be_cleaned_has_a_spare_ended(cleaner: Cleaner) -> None:
+    cleaner.failures = 1_000
+    async with serving(cleaner) as users:
+        kept = await users.take()
+        assert kept == B
+
+        def end_idle() -> bool:
+            users.give_back(kept)
+            return True
+
+        users.lend(end_idle)
+        assert await users.take() == B
+
+
+async def test_who_can_wait_takes_nobody_that_is_waited_for(cleaner: Cleaner) -> None:
+    async with serving(cleaner) as users:
+        held = [await users.take(), await users.take()]
+        assert users.take_clean() is None
+        taking = asyncio.create_task(users.take())
+        await asyncio.sleep(0)
+        users.give_back(held.pop())
+        assert await taking is not None
+        assert users.take_spare() is None
+
+
+async def test_slots_without_users_end_nobodys_spare() -> None:
+    users = SlotUsers([])
+    users.lend(lambda: pytest.fail("nobody waits"))
+    assert users.take_clean() is None
+    assert users.take_spare() is None
