@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -212,6 +213,8 @@ def _refusal(program: str, problem: str, *, direct: bool) -> CannotStart | Canno
         if direct and number not in OF_THE_MACHINE:
             return CannotExecute(number)
         problem = os.strerror(number)
+        if number == errno.EACCES and not direct:
+            problem += " (the slot's user must be able to run it)"
     return CannotStart(f"{program} could not be started: {problem}")
 
 

@@ -19,7 +19,7 @@ import pytest
 from taskyard.executor import environment_spares, tending, users
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.environment_spares import EnvironmentSpares, Spare
-from taskyard.executor.runner import Launch
+from taskyard.executor.runner import CannotStart, Launch
 from taskyard.executor.users import User
 from taskyard.executor.warm import WarmRunner, Warmth, open_runner
 from taskyard.task.model import Limits
@@ -292,3 +292,14 @@ async def test_idle_spares_give_their_users_up(tmp_path: Path, monkeypatch: pyte
             assert len({user.id for user in taken if user}) == 3
             for user in taken:
                 runner._users.give_back(user)
+
+
+@needs_root
+async def test_an_interpreter_that_the_slots_user_may_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with isolated(6, 57_860, monkeypatch, tmp_path / "locks") as (base, _, confinement, python):
+        (base / "env" / "bin").chmod(0o700)
+        folder = base / "work"
+        folder.mkdir(mode=0o700)
+        async with opened(base, confinement=confinement, python=PYTHON) as runner:
+            with pytest.raises(CannotStart, match=r"env/bin/python could not be started: .*slot's user must be able"):
+                await ran(runner, python, "print()", folder)
