@@ -213,6 +213,37 @@ def test_one_that_is_built_ahead_is_found_by_an_executor_that_runs(yard: Yard, c
     assert b"only beta==2.0 is available" in failed.stderr
 
 
+@pytest.mark.parametrize("isolation", ["never", "always"])
+def test_the_next_task_of_an_environment_starts_warm(
+    yard: Yard, client: Client, tmp_path: Path, isolation: str
+) -> None:
+    options: list[str] = []
+    if isolation == "always":
+        if os.geteuid() != 0 or not os.access(SYSTEM_PYTHON, os.X_OK):
+            pytest.skip(f"needs root and {SYSTEM_PYTHON}")
+        options = ["--python", SYSTEM_PYTHON]
+    shelf = shelf_folders(ExecutorSettings(data_dir=tmp_path / "data"))[1]
+    script = "import alpha, json, os, sys; print(json.dumps([alpha.__file__, sys.prefix, sys.executable, os.getuid()]))"
+    try:
+        executor = yard.executor(*options, TASKYARD_ISOLATION=isolation, TASKYARD_LOG_LEVEL="debug")
+        said, how = [], []
+        for _ in range(2):
+            task = client.submit("s.py", script=script, requirements=["beta"], return_type="json")
+            said.append(client.result(task.id, timeout=60).value_as(list))
+            how += [one.started_by for one in client.attempts(task.id)]
+            executor.wait_for("environment_warm")
+        assert how == ["fresh", "spare"]
+        assert said[0][:3] == said[1][:3]
+        assert all((57_000 <= user < 58_000) == (isolation == "always") for *_, user in said)
+        removed = yard.cli("env", "rm", "--all", TASKYARD_ISOLATION=isolation)
+        assert removed.returncode == 0, removed.stderr
+        task = client.submit("s.py", script=script, requirements=["beta"], return_type="json")
+        assert client.result(task.id, timeout=60).value_as(list)[:3] == said[0][:3]
+        assert [one.started_by for one in client.attempts(task.id)] == ["fresh"]
+    finally:
+        remove_tree(shelf)
+
+
 def test_a_task_goes_to_the_executor_that_has_its_environment(yard: Yard, client: Client, tmp_path: Path) -> None:
     folders = {name: str(tmp_path / name) for name in ("cold", "warm")}
     assert yard.cli("env", "build", "--with", "beta", TASKYARD_DATA_DIR=folders["warm"]).returncode == 0

@@ -131,17 +131,28 @@ async def test_idle_spares_are_ended_for_a_start_that_waits(cleaner: Cleaner) ->
 
 
 async def test_one_that_cannot_be_cleaned_has_a_spare_ended(cleaner: Cleaner) -> None:
-    cleaner.failures = 1_000
+    """Only once that is known: until then it was the one to wait for."""
     async with serving(cleaner) as users:
-        kept = await users.take()
-        assert kept == B
+        assert {await users.take(), await users.take()} == {A, B}
+        cleaner.failures = 1_000
+        cleaner.go_on.clear()
+        ended = asyncio.Event()
 
         def end_idle() -> bool:
-            users.give_back(kept)
-            return True
+            if not ended.is_set():
+                ended.set()
+                users.give_back(B)
+                return True
+            return False
 
         users.lend(end_idle)
-        assert await users.take() == B
+        users.give_back(A)
+        taking = asyncio.create_task(users.take())
+        await asyncio.sleep(0)
+        assert not ended.is_set()
+        cleaner.go_on.set()
+        assert await taking == B
+        assert ended.is_set()
 
 
 async def test_who_can_wait_takes_nobody_that_is_waited_for(cleaner: Cleaner) -> None:
