@@ -26,8 +26,9 @@ from taskyard.executor.users import User
 from taskyard.executor.workspace import OUTPUT_VARIABLE, entered
 from taskyard.link.clock import now
 
-#: Seconds between two looks whether one was idle for too long, or its environment removed.
-LOOK_AGAIN = 60.0
+#: Seconds between two looks whether one was idle for too long, or its environment removed; before another where there was no
+#: user for one.
+LOOK_AGAIN, RETRY = 60.0, 1.0
 #: The first of their numbers: zygotes have those below.
 FIRST_NUMBER = 1000
 
@@ -154,8 +155,8 @@ class EnvironmentSpares:
             self._stock.drop(python)
             return
         user = self._users.take_spare()
-        if user is None and self._users.are_there:  # they are needed for what waits: the next task asks again
-            self._stock.drop(python)
+        if user is None and self._users.are_there:  # one may be clean soon
+            self._look_after(RETRY)
             return
         mark = f"{self._attempts}/spare-{uuid.uuid4()}"
         environment = {**self.environment(python), OUTPUT_VARIABLE: mark}

@@ -28,6 +28,10 @@ EXEC_TIMEOUT = 30.0
 LONGEST_PROBLEM = 65536
 
 
+class NotBegun(CannotStart):
+    """A spare came to nothing: it is proven that nothing of the script has run in it."""
+
+
 class FreshRunner:
     """Implements :class:`Runner`."""
 
@@ -76,7 +80,7 @@ class FreshRunner:
     async def _hand_over(
         self, claim: Claim, message: bytes, outputs: tuple[int, ...], program: str, started_by: StartedBy
     ) -> FreshProcess:
-        """Give a starter, or a spare, its job."""
+        """Give a starter, or a spare, its job. ``CannotStart``, also where a spare may have begun unheard; ``NotBegun``."""
         try:
             async with asyncio.timeout(EXEC_TIMEOUT):
                 problem = await _say(claim.end, message, outputs)
@@ -88,10 +92,14 @@ class FreshRunner:
             if not isinstance(error, OSError):  # a timeout is one
                 raise
             problem = str(error) or "it took too long"
-        if started_by in ("spare", "fork"):
+            raise _refusal(program, problem, direct=started_by == "program") from error
+        is_spare = started_by in ("spare", "fork")
+        if is_spare:
             problem = await self._problem_of_spare(claim, problem)
         if problem:
             claim.gone.add_done_callback(lambda _: claim.close())
+            if is_spare:
+                raise NotBegun(f"{program} could not be started: {problem}")
             raise _refusal(program, problem, direct=started_by == "program")
         return FreshProcess(self._tender, claim, started_by)
 
@@ -99,7 +107,7 @@ class FreshRunner:
         """What was wrong, from what it said. It says so when it begins; one that was ended before that, by the keeper's
         deadline or with the keeper, has an end of its own to tell of."""
         if said:
-            return said.removeprefix(BEGUN.decode())
+            return "" if BEGUN.decode() in said else said
         self._tender.kill(claim)
         gone = await asyncio.shield(claim.gone)
         return "" if gone is None or gone.killed else "it died before it began"
@@ -201,7 +209,7 @@ async def _say(end: socket.socket, message: bytes, outputs: tuple[int, ...]) -> 
     if sent < len(message):
         await loop.sock_sendall(end, memoryview(message)[sent:])
     problem = b""
-    while problem != BEGUN and len(problem) < LONGEST_PROBLEM and (piece := await loop.sock_recv(end, 4096)):
+    while BEGUN not in problem and len(problem) < LONGEST_PROBLEM and (piece := await loop.sock_recv(end, 4096)):
         problem += piece
     return problem.decode(errors="replace")
 

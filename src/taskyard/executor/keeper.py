@@ -293,14 +293,15 @@ class Keeper:
             return
         said = _heard(held.end)
         held.said += said
-        if held.said.startswith(READY) and held.said.endswith(b"\n"):
-            loaded = held.said[len(READY) :].decode(errors="replace").split()[1:]
+        ready = READY + str(held.cell.leader).encode() + b" "  # no other process says so in its place
+        if held.said.startswith(ready) and held.said.endswith(b"\n"):
+            loaded = held.said[len(ready) :].decode(errors="replace").split()
             held.said, held.due = None, math.inf
             self._tell_ready(held, self._released(held, held.end), loaded)
         elif not said or len(held.said) > MAX_FIRST_WORDS:
             self._released(held, held.end).close()
             self._kill(held)
-        elif not held.said.startswith(READY[: len(held.said)]):
+        elif not held.said.startswith(ready[: len(held.said)]):
             held.due = min(held.due, linux.now() + LAST_WORDS_TIMEOUT)
 
     def _bear(self, zygote: int, user: int | None) -> None:
@@ -407,7 +408,8 @@ class Keeper:
 
     def _settle(self, held: Held) -> None:
         """Where the leader has ended: tell of it once nothing is left, else kill what is."""
-        if held.said is not None and held.exit is None:  # it is not ready in time
+        if held.said is not None and held.exit is None and not held.killing:
+            held.said += b" (it was not ready in time)"
             self._kill(held)
         strays = self._strays(held)
         if held.exit is not None and not strays and held.cell.is_empty():

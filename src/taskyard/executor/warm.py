@@ -15,8 +15,8 @@ from taskyard.executor import likeness
 from taskyard.executor.brood import Brood
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.environment_spares import EnvironmentSpares
-from taskyard.executor.fresh import FreshProcess, FreshRunner, mark_of
-from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.fresh import FreshProcess, FreshRunner, NotBegun, mark_of
+from taskyard.executor.runner import Launch
 from taskyard.executor.slot_users import SlotUsers
 from taskyard.executor.starter import RLIMITS, give
 from taskyard.executor.tending import Claim, KeeperDied, Tender
@@ -141,7 +141,7 @@ class WarmRunner(FreshRunner):
         fresh interpreter is to show what is wrong. Nothing of the spare is left then."""
         try:
             running = await self._give_job(claim, "spare", launch, outputs)
-        except CannotStart as error:
+        except NotBegun as error:
             log.warning("spare_did_not_begin", python=launch.interpreter, reason=str(error))
             if not claim.gone.done():
                 self._tender.kill(claim)
@@ -178,7 +178,7 @@ class WarmRunner(FreshRunner):
         except (KeeperDied, OSError) as error:
             self._tender.kill(claim)
             claim.gone.add_done_callback(lambda _: claim.close())
-            raise CannotStart(f"{launch.interpreter or self._python} could not be started: {error}") from error
+            raise NotBegun(f"{launch.interpreter or self._python} could not be started: {error}") from error
         return await self._hand_over(claim, _message(launch, rlimits), outputs, launch.interpreter or self._python, how)
 
 

@@ -162,18 +162,28 @@ def stand_by(descriptor: int, preload: list[str]) -> dict[str, Any]:
     """Be a spare that no zygote has forked, with the slot's user already. Its job comes over that socket."""
     end = _socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
-    if _handlers():
-        _complain(end, OSError("its environment has registered something with atexit, which a script would have too"))
-        os._exit(1)
+    try:
+        if _handlers():
+            raise OSError("its environment has registered something with atexit, which a script would have too")
+        if _has_children():
+            raise OSError("its environment starts processes, which a script would have too")
+        return _warmed_up(end, preload)
+    except (OSError, ValueError) as error:
+        _complain(end, error)
+    os._exit(1)
+
+
+def _warmed_up(end: _socket.socket, preload: list[str]) -> dict[str, Any]:
+    """The job, with what :func:`serve` adds to it."""
     _be_quiet()
     warm = _warm_up(preload)
     if (unsafe := warm.get("unsafe")) is not None:
         # Only another interpreter is without that thread. Its output is not to be a file either.
-        os.set_inheritable(descriptor, True)
+        os.set_inheritable(end.fileno(), True)
         for number in (1, 2):
-            os.dup2(descriptor, number)
+            os.dup2(end.fileno(), number)
         rest = ",".join(name for name in preload if name != unsafe)
-        os.execv(sys.executable, [sys.executable, __file__, str(descriptor), rest])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, __file__, str(end.fileno()), rest])  # noqa: S606
     room = _room()
     os.environb.pop(ROOM, None)
     silence = _settled()
@@ -186,6 +196,14 @@ def _settled() -> Silence:
     _rehearse()  # what the interpreter makes once for all time, such as the types of a syntax tree, the spares share
     gc.collect()
     return Silence({**_SIGNALS, **_LATE_SIGNALS})
+
+
+def _has_children() -> bool:
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _be_quiet() -> None:

@@ -134,33 +134,36 @@ async def test_what_the_environment_has_is_imported_ahead(tmp_path: Path, enviro
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("does", "said"),
     [
-        ("import sys; print('from the environment')", "from the environment"),
-        ("import atexit; atexit.register(print, 'at the end')", "atexit"),
-        ("import os; os._exit(3)", "it died"),
-        ("import time; time.sleep(600)", "it died"),
+        ("print('from the environment')", "from the environment"),
+        ("atexit.register(print, 'at the end')", "atexit"),
+        ("os._exit(3)", "it died"),
+        ("time.sleep(600)", "it was not ready in time"),
+        ("print('ready', os.getppid())", "ready"),
+        ("os.fork()", "its environment starts processes"),
     ],
 )
 async def test_where_a_spare_cannot_be_had_scripts_start_fresh(
     tmp_path: Path,
     environment: Environment,
     failures: asyncio.Queue[str],
-    path: str,
+    does: str,
     said: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    only_in_spares = "'/spare-' in os.environ.get('TASKYARD_OUTPUT', '')"
+    (environment.site / "own.pth").write_text(f"import atexit, os, time; {only_in_spares} and {does}")
     hurried = (
         "from taskyard.executor import keeper; keeper.STANDBY_TIMEOUT = 0.5; from taskyard.executor.keeper import main"
     )
     normal = "from taskyard.executor.keeper import main"
-    monkeypatch.setattr(tending, "_PROGRAM", tending._PROGRAM.replace(normal, hurried))
+    if "sleep" in does:
+        monkeypatch.setattr(tending, "_PROGRAM", tending._PROGRAM.replace(normal, hurried))
     async with opened(tmp_path) as runner:
         assert (await ran(runner, environment.python, "print()", tmp_path))[0] == "fresh"
-        (environment.site / "own.pth").write_text(path)
         async with asyncio.timeout(30):
             assert said in await failures.get()
-        (environment.site / "own.pth").unlink()
         assert await ran(runner, environment.python, "print('well')", tmp_path) == ("fresh", "well")
 
 
@@ -175,6 +178,37 @@ async def test_a_spare_that_dies_with_its_job_is_replaced_by_a_fresh_start(
         assert spare.claim is not None
         os.kill(spare.claim.leader, signal.SIGKILL)
         assert await ran(runner, environment.python, "print('well')", tmp_path) == ("fresh", "well")
+
+
+async def test_what_is_said_beside_a_spare_has_no_script_run_twice(tmp_path: Path, environment: Environment) -> None:
+    """A process that its environment has started speaks in its place when it has got its job."""
+    (environment.site / "own.pth").write_text("import helper")
+    (environment.site / "helper.py").write_text(
+        f"""
+import os, time
+if "/spare-" in os.environ.get("TASKYARD_OUTPUT", ""):
+    if (child := os.fork()):
+        os.waitpid(child, 0)
+    else:
+        if os.fork():
+            os._exit(0)
+        while not os.path.exists({str(tmp_path / "speak")!r}):
+            time.sleep(0.01)
+        os.write(1, b"noise")
+        os.mkdir({str(tmp_path / "spoken")!r})
+        os._exit(0)
+"""
+    )
+    async with opened(tmp_path) as runner:
+        await ran(runner, environment.python, "print()", tmp_path)
+        await warm(runner, environment.python)
+        (tmp_path / "speak").touch()
+        async with asyncio.timeout(30):
+            while not (tmp_path / "spoken").exists():  # noqa: ASYNC110 - it has no other way to tell
+                await asyncio.sleep(0.01)
+        text = "open('runs', 'a').write('.'); print('well')"
+        assert await ran(runner, environment.python, text, tmp_path) == ("spare", "well")
+        assert (tmp_path / "runs").read_text() == "."
 
 
 async def test_an_environment_that_is_built_anew_has_no_old_spare(tmp_path: Path, environment: Environment) -> None:
