@@ -7,7 +7,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import crowd, first_output, fleet, latency, manager, numpy_import, record, spares, storm, throughput
+from benchmarks import (
+    crowd,
+    first_output,
+    fleet,
+    latency,
+    manager,
+    numpy_import,
+    record,
+    spare_of_environment,
+    spares,
+    storm,
+    throughput,
+)
 from benchmarks.figures import Figure
 from benchmarks.samples import machine
 
@@ -17,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[], Sequence[Figure]]] = {
     "numpy": numpy_import.measure,
     "throughput": throughput.measure,
     "spares": spares.measure,
+    "environment": spare_of_environment.measure,
     "manager": manager.measure,
     "fleet": fleet.measure,
     "storm": storm.measure,
