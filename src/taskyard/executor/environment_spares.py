@@ -94,7 +94,10 @@ class EnvironmentSpares:
 
     def environment(self, python: str) -> dict[str, str]:
         """What a spare has in its environment before it has its script's."""
-        return {**self._environment, **entered(Path(python).parents[1], self._environment)}
+        folder = Path(python).parents[1]
+        if not (folder / "pyvenv.cfg").exists():  # a task that asks for no packages has the interpreter as it is
+            return self._environment
+        return {**self._environment, **entered(folder, self._environment)}
 
     def find(self, python: str) -> Spare | None:
         """The spare that waits for a script of that environment, where there is one."""

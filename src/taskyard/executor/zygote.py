@@ -332,12 +332,11 @@ def _leave_zygote(request: dict[str, Any], midwife: int) -> None:
         raise OSError("the keeper has died")
 
 
-def _wait_for_job(
-    end: _socket.socket, room: tuple[int, int], silence: Silence, more: bytes = b""
-) -> dict[str, Any]:
+def _wait_for_job(end: _socket.socket, room: tuple[int, int], silence: Silence, more: bytes = b"") -> dict[str, Any]:
     """Say that this spare is ready, and ``more``, and wait."""
     _forget()
-    _clear(*room)
+    if room[1]:
+        ctypes.memset(room[0], 0, room[1])
     _rehearse()
     silence.is_kept()
     end.sendall(READY + str(os.getpid()).encode() + more)
@@ -379,11 +378,6 @@ def _room() -> tuple[int, int]:
             return address, len(wanted) + len(value)
         number += 1
     return 0, 0
-
-
-def _clear(address: int, size: int) -> None:
-    if size:
-        ctypes.memset(address, 0, size)
 
 
 def _show_environment(job: dict[str, Any], address: int, size: int) -> None:
