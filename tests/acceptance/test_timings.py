@@ -36,3 +36,22 @@ def test_status_api_and_metrics_tell_how_an_attempt_went(shared_yard: Yard, tmp_
     for name in ("taskyard_attempt_seconds", "taskyard_executor_seconds"):
         for step in ("start", "first_output", "end"):
             assert f'{name}_count{{started_by="program",step="{step}"}} 1.0' in body.decode()
+
+
+def test_whatever_is_run_starts_fresh_where_that_is_asked_for(shared_yard: Yard, tmp_path: Path) -> None:
+    script, folder = tmp_path / "job.py", tmp_path / "folder"
+    text = '# /// script\n# requires-python = ">=3.9"\n# ///\nimport sys; print(*sys.argv[1:])\n'
+    script.write_text(text)
+    folder.mkdir()
+    (folder / "__main__.py").write_text(text)
+    cases = {
+        "fresh-script": ([str(script)], "fresh"),
+        "fresh-folder": ([str(folder)], "fresh"),
+        "fresh-module": (["-i", str(script), "-m", "job"], "fresh"),
+        "fresh-list": (["--program", "echo"], "program"),
+    }
+    for name, (words, how) in cases.items():
+        ran = shared_yard.cli("run", "--fresh", "--name", name, *words, "-n", "1")
+        assert (ran.returncode, ran.stdout) == (0, b"1" if how == "program" else b"-n 1\n"), ran.stderr
+        _, task = shared_yard.curl_json(f"/api/v2/tasks/{name}")
+        assert (task["fork"], task["started_by"]) == ("never", how)
