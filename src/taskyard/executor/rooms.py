@@ -10,6 +10,8 @@ from pathlib import Path
 
 #: Holds any outcome whose artifacts are few; a longer list of them needs what is free at that time.
 ROOM_BYTES = 64 << 10
+#: What is longer is not cleared: most outcomes are shorter.
+CLEARED_BYTES = 4 << 10
 #: Bytes that must be free beyond that before an attempt is begun: for its directory, and for the first of its output.
 LEAST_FREE = 1 << 20
 
@@ -44,6 +46,17 @@ def fill(path: Path, content: bytes) -> None:
         if len(content) > ROOM_BYTES:
             _allocate(descriptor, len(content))
         _write_all(descriptor, content)
+    finally:
+        os.close(descriptor)
+
+
+def clear(path: Path) -> None:
+    """Make a file that was filled like one that is only reserved. ``OSError`` where that would be dear: much was written."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_size != ROOM_BYTES or os.pread(descriptor, 1, CLEARED_BYTES) != b"\0":
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        _write_all(descriptor, bytes(CLEARED_BYTES))
     finally:
         os.close(descriptor)
 

@@ -12,6 +12,7 @@ Everything is quick enough for the event loop.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -138,6 +139,15 @@ def _make_room(folder: Path) -> None:
     rooms.reserve(folder / "outcome.new")
 
 
+def _renew_room(folder: Path) -> None:
+    """It can end at any point here: a folder without an outcome counts for nothing."""
+    room = folder / "outcome.new"
+    os.rename(folder / "outcome.json", room)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(folder / "output")
+    rooms.clear(room)
+
+
 def _read_record(file: BinaryIO) -> Chunk | None:
     header = file.read(_LENGTH.size)
     if len(header) < _LENGTH.size:
@@ -168,7 +178,7 @@ class Spool:
         self._discarded = root / "discarded"
         for folder in (self._spool, self._discarded):
             make_private(folder)
-        self._ahead = FoldersAhead(self._spool, _make_room)
+        self._ahead = FoldersAhead(self._spool, _make_room, _renew_room)
 
     def prepare(self, wanted: int) -> None:
         """Reserve room for so many attempts ahead."""
@@ -195,7 +205,7 @@ class Spool:
 
     def remove(self, fence: Fence) -> None:
         """Forget output and outcome of an attempt."""
-        shutil.rmtree(self._folder(fence), ignore_errors=True)
+        self._ahead.give_back(self._folder(fence))
 
     def set_aside(self, fence: Fence) -> None:
         """Move an outcome that the manager discarded to where an operator finds it; the oldest go when there are many."""

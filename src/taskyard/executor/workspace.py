@@ -41,9 +41,12 @@ class BadFile(Exception):
     """A file of the task cannot be put where it should be; the text says why."""
 
 
+FOLDERS = ("work", "output", "tmp", "home")
+
+
 def make_folders(root: Path) -> None:
     """A workspace without an attempt."""
-    for folder in (root, root / "work", root / "output", root / "tmp", root / "home"):
+    for folder in (root, *(root / name for name in FOLDERS)):
         os.mkdir(folder, 0o700)
 
 
@@ -57,6 +60,7 @@ class Workspace:
         self.output = root / "output"
         self.temporary = root / "tmp"
         self.home = root / "home"
+        self._written: list[str] = []
 
     def make(self) -> None:
         """Make the folders, for this user alone. ``OSError``."""
@@ -103,7 +107,7 @@ class Workspace:
 
     def remove(self) -> None:
         """Remove it all, even what the script has made unreadable for itself."""
-        remove_tree(self.root)
+        remove_tree(self.root, {name: self._written if name == self.work.name else () for name in FOLDERS})
 
     def _place(self, file: FileRef) -> Path:
         if not is_inside(file.path):
@@ -114,6 +118,8 @@ class Workspace:
                 path.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise _bad(file, error) from error
+        else:
+            self._written.append(path.name)
         return path
 
 

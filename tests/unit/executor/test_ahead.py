@@ -53,3 +53,35 @@ def test_leaves_nothing(tmp_path: Path) -> None:
     ahead.fill(3)
     ahead.fill(0)
     assert made(tmp_path) == []
+
+
+def renew(folder: Path) -> None:
+    (folder / "used").rename(folder / "inside")
+
+
+def used(ahead: FoldersAhead, place: Path) -> int:
+    """Take one and use it; which one it is."""
+    ahead.put(place)
+    (place / "inside").rename(place / "used")
+    return place.stat().st_ino
+
+
+def test_one_that_was_used_is_renewed_where_one_is_missing(tmp_path: Path) -> None:
+    ahead = FoldersAhead(tmp_path, make, renew)
+    ahead.fill(1)
+    first = used(ahead, tmp_path / "first")
+    ahead.give_back(tmp_path / "first")
+    second = used(ahead, tmp_path / "second")
+    assert first == second
+    ahead.fill(1)
+    ahead.give_back(tmp_path / "second")  # none is missing
+    ahead.fill(0)
+    assert made(tmp_path) == []
+
+
+def test_one_that_cannot_be_renewed_is_removed(tmp_path: Path) -> None:
+    ahead = FoldersAhead(tmp_path, make, renew)
+    ahead.fill(1)
+    ahead.put(tmp_path / "place")
+    ahead.give_back(tmp_path / "place")
+    assert made(tmp_path) == []

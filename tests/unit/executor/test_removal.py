@@ -102,7 +102,7 @@ def test_where_a_mount_stays_nothing_is_removed_and_that_is_said(
 
 
 def test_what_cannot_be_removed_is_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(removal, "_remove", lambda folder: None)
+    monkeypatch.setattr(removal, "_remove", lambda folder, known: None)
     with structlog.testing.capture_logs() as logs:
         assert not remove_tree(root)
     assert [one["event"] for one in logs] == ["folder_not_removed"]
@@ -166,4 +166,35 @@ def test_a_name_that_is_no_utf_8(root: Path, precious: Path) -> None:
     (root / name).mkdir()
     mount("--bind", precious.parent, root / name)
     assert remove_tree(root)
+    assert precious.read_text() == "kept"
+
+
+KNOWN = {"work": ["script.py"], "output": (), "tmp": ()}
+
+
+def lay_out(root: Path) -> None:
+    for folder in KNOWN:
+        (root / folder).mkdir()
+    (root / "work" / "script.py").touch()
+
+
+def test_what_is_known_to_be_in_it_is_removed_without_a_look(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay_out(root)
+    monkeypatch.setattr("shutil.rmtree", None)
+    assert remove_tree(root, KNOWN)
+
+
+@pytest.mark.parametrize("more", ["work/more", "output/more", "more"])
+def test_where_there_is_more_it_is_removed_too(root: Path, more: str) -> None:
+    lay_out(root)
+    (root / more).touch()
+    assert remove_tree(root, KNOWN)
+
+
+def test_a_link_in_the_place_of_what_is_known_is_removed_not_followed(root: Path, precious: Path) -> None:
+    lay_out(root)
+    (root / "work" / "script.py").unlink()
+    (root / "work").rmdir()
+    (root / "work").symlink_to(precious.parent)
+    assert remove_tree(root, {**KNOWN, "work": [precious.name]})
     assert precious.read_text() == "kept"

@@ -252,3 +252,41 @@ class TestSpool:
 def test_a_fence_that_is_no_file_name(bad: Fence) -> None:
     with pytest.raises(MalformedFrame):
         folder_name(bad)
+
+
+@pytest.mark.parametrize("length", [10, 5_000, 70_000])
+def test_a_folder_that_is_used_again_has_nothing_of_what_was_in_it(tmp_path: Path, length: int) -> None:
+    spool = Spool(tmp_path)
+    spool.prepare(1)
+    printed(spool, 3)
+    spool.save(fence(), Outcome(exit_code=3, last_sequence=3, message="x" * length))
+    spool.remove(fence())
+    spool.prepare(1)
+    (ahead,) = (tmp_path / "spool").iterdir()
+    assert [one.name for one in ahead.iterdir()] == ["outcome.new"]
+    room = (ahead / "outcome.new").stat()
+    assert room.st_size == rooms.ROOM_BYTES
+    assert room.st_blocks * 512 >= rooms.ROOM_BYTES
+    printed(spool, 1)
+    spool.save(fence(), OUTCOME)
+    ((outcome, output),) = Spool(tmp_path).recover().values()
+    assert (outcome.exit_code, outcome.message, output.end.sequence) == (3, "", 1)
+
+
+def test_one_that_dies_while_a_folder_is_renewed_leaves_no_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in ("unlink", "pread"):
+        spool = Spool(tmp_path)
+        spool.prepare(1)
+        printed(spool, 3)
+        spool.save(fence(), OUTCOME)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, step, _die)
+            with pytest.raises(KeyboardInterrupt):
+                spool.remove(fence())
+        assert Spool(tmp_path).recover() == {}
+
+
+def _die(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
