@@ -22,9 +22,12 @@ LINK_TIMEOUT = 4
 
 
 class Proxy:
-    """On one port of ``localhost``."""
+    """On one port of ``localhost``. ``cuts_off`` says whether it ends links that are silent for :data:`LINK_TIMEOUT`."""
 
-    def __init__(self, command: list[str], folder: Path, port: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, port: int, environment: Mapping[str, str], *, cuts_off: bool
+    ) -> None:
+        self.cuts_off = cuts_off
         self.port = port
         self._command = command
         self._environment = {**os.environ, **environment}
@@ -50,6 +53,7 @@ class Proxy:
                 time.sleep(0.01)
 
     def reload(self) -> None:
+        """As nginx does it by SIGHUP: who comes now gets what the files say now, who is there keeps what he has."""
         assert self._process is not None
         self._process.send_signal(signal.SIGHUP)
 
@@ -96,7 +100,7 @@ def nginx(folder: Path, certificate: Certificate, port: int, ports: Mapping[int,
         f"events {{ worker_connections 256; }}\n"
         f"http {{\naccess_log off;\n{temporary}include {folder}/taskyard.conf;\n}}\n"
     )
-    return Proxy([program, "-p", str(folder), "-e", "stderr", "-c", str(main)], folder, port, {})
+    return Proxy([program, "-p", str(folder), "-e", "stderr", "-c", str(main)], folder, port, {}, cuts_off=True)
 
 
 def caddy(folder: Path, certificate: Certificate, port: int, ports: Mapping[int, int]) -> Proxy:
@@ -114,7 +118,7 @@ def caddy(folder: Path, certificate: Certificate, port: int, ports: Mapping[int,
         f"{{\n\tadmin off\n\tauto_https disable_redirects\n\tdefault_bind 127.0.0.1\n\tgrace_period 1s\n}}\n{site}"
     )
     home = {"XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
-    return Proxy([program, "run", "--adapter", "caddyfile", "--config", str(main)], folder, port, home)
+    return Proxy([program, "run", "--adapter", "caddyfile", "--config", str(main)], folder, port, home, cuts_off=False)
 
 
 def _program(name: str) -> str:
