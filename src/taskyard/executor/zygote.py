@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-    from taskyard.executor.silence import LIBC, TASKS, Silence, __builtins__, count
+    from taskyard.executor.silence import LIBC, TASKS, Silence, count
 else:
     from silence import LIBC, TASKS, Silence, __builtins__, count  # it lies beside this file
 
