@@ -27,6 +27,8 @@ Entry = tuple[Rank, int, str]
 MOST_OUTDATED = 1000
 #: Executors of which a sentence says what each lacks.
 MOST_NAMED = 3
+#: Executors that are looked at for the sentences of one write, so that the event loop is not held up: some tens of ms.
+MOST_LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +240,12 @@ def explain(fleet: Fleet, requirement: Requirement, *, on_last_chance: bool = Fa
 
 def hindrances(queue: Queue, fleet: Fleet, task_ids: Iterable[str]) -> dict[str, str]:
     """What keeps each of these tasks from running, in a sentence that says all; empty for one that does not wait, and where
-    an executor has room for it. Looks at the fleet once for each line."""
+    an executor has room for it. Looks at the fleet once for each line, and at no more than :data:`MOST_LOOKED_AT` executors:
+    for lines beyond that nothing is said."""
     lines = {task_id: queue.line_of(task_id) for task_id in task_ids}
-    said = {line: _hindrance_of(line, fleet) for line in set(lines.values()) if line is not None}
-    return {task_id: said[line] if line is not None else "" for task_id, line in lines.items()}
+    found = [line for line in dict.fromkeys(lines.values()) if line is not None]
+    said = {line: _hindrance_of(line, fleet) for line in found[: 1 + MOST_LOOKED_AT // (1 + len(fleet))]}
+    return {task_id: said.get(line, "") if line is not None else "" for task_id, line in lines.items()}
 
 
 def _hindrance_of(line: Line, fleet: Fleet) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from taskyard.manager import scheduler
 from taskyard.manager.fleet import Executor, Fleet, Hold
-from taskyard.manager.scheduler import Queue, Waiting, explain
+from taskyard.manager.scheduler import Queue, Waiting, explain, hindrances
 from taskyard.protocol.requests import Submission
 from taskyard.store.base import Placement
 from taskyard.task.model import Created, Limits, Requirement, Spec, Task, requirement_of
@@ -330,6 +330,21 @@ def test_an_executor_that_is_too_old_for_programs_is_named() -> None:
     old.capacity["slots"] = 1000
     assert placed(queue_of(task("t", 1, needs=needs), task("u", 2, needs=needs)), fleet) == ["t"]
     assert fleet.holder("t") is new
+
+
+def test_for_many_lines_and_executors_no_more_is_said_than_can_be_looked_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = fleet_of(*(executor(f"e{number}") for number in range(9)))
+    waiting = [task(f"t{number}", number, needs=Requirement(labels=(("n", str(number // 2)),))) for number in range(8)]
+    queue = queue_of(*waiting)
+    said = hindrances(queue, fleet, [*(one.id for one in waiting), "gone"])
+    assert all("the label n" in said[one.id] and "and 6 more" in said[one.id] for one in waiting)
+    assert said["gone"] == ""
+    monkeypatch.setattr(scheduler, "MOST_LOOKED_AT", 10)
+    said = hindrances(queue, fleet, [one.id for one in waiting])
+    assert [bool(said[one.id]) for one in waiting] == [True] * 4 + [False] * 4
+    assert hindrances(queue, fleet_of(), ["t7"])["t7"].startswith("no executor is connected")
 
 
 def test_a_waiting_task_ranks_by_priority_then_order() -> None:
