@@ -8,10 +8,10 @@ STAMP := .venv/.up-to-date
 TYPED := $(foreach folder,src tests benchmarks examples,$(if $(shell find $(folder) -name '*.py' 2>/dev/null | head -n 1),$(folder)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long check bench bench-peers lock format clean
+.PHONY: help setup demo test test-long test-containers check bench bench-peers lock format clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Build .venv from requirements.lock; does nothing when it is up to date
 
@@ -32,6 +32,9 @@ test: setup ## Run every suite within its time budget, then check the coverage
 
 test-long: export TASKYARD_TEST_LONG = 1
 test-long: test ## The same, with more examples, longer simulations and larger budgets
+
+test-containers: setup ## Build the images and try them on a container engine of its own; needs root on Debian
+	@scripts/test-containers
 
 check: setup ## Formatting, lint, types, import rules, and the rules of the tree
 	$(BIN)/ruff format --check .

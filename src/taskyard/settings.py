@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
 
-    @field_validator("host", check_fields=False)
+    @field_validator("host", "published_host", check_fields=False)
     @classmethod
     def _is_host(cls, value: str) -> str:
         if value and not is_host(value):  # an empty one listens everywhere
@@ -157,6 +157,11 @@ class ApiSettings(Settings):
         validation_alias=AliasChoices("TASKYARD_SOCKET_ADDRESS", "SOCKET_ADDRESS"),
         description="the manager as the API Server reaches it: host[:port], or wss://host[:port][/path] by TLS",
     )
+    published_host: str = Field(
+        "",
+        description="address of the machine at which a container's port is published: it decides in place of `host` "
+        "whether a token is needed",
+    )
     advertise: str = Field(
         "", description="[https://]host[:port] at which executors reach this API Server; empty: found out"
     )
@@ -192,6 +197,11 @@ class ApiSettings(Settings):
         if value or info.field_name == "socket_address":
             read_address(value, MANAGER_API_PORT)
         return value
+
+    @property
+    def reached_at(self) -> str:
+        """The address by which it is decided who can reach this server at all."""
+        return self.published_host or self.host
 
     @property
     def manager(self) -> Address:
@@ -245,6 +255,10 @@ class ExecutorSettings(Settings):
     )
     drain_grace: float = Field(
         10.0, ge=0, description="seconds that running attempts get when the executor is drained or ended"
+    )
+    ready_file: Path | None = Field(
+        None,
+        description="file that is there, and renewed with each heartbeat, while the manager answers; for health checks",
     )
     reconnect_longest: float = Field(5.0, gt=0, description="longest pause between two tries to reach the manager")
     download_timeout: float = Field(60.0, gt=0, description="seconds without a byte after which a download is given up")

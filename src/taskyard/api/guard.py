@@ -28,7 +28,7 @@ class Guard:
         self._app = app
         self._settings = settings
         self._gate = gate
-        self._tokenless = not settings.needs_token(settings.host)
+        self._tokenless = not settings.needs_token(settings.reached_at)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"  # uvicorn is told to speak nothing else

@@ -47,6 +47,7 @@ COMMANDS: tuple[tuple[str, str, Group], ...] = (
     ("manager", "servers:manager", COMPONENTS),
     ("api", "servers:api", COMPONENTS),
     ("executor", "servers:executor", COMPONENTS),
+    ("ready", "ready:ready", COMPONENTS),
     ("store", "store:app", MORE),
     ("token", "token:app", MORE),
     ("version", "version:version", MORE),

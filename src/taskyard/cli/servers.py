@@ -105,8 +105,8 @@ def api(
         log_format=logging.log_format,
     )
     log.configure("api", settings.log_level, settings.log_format)
-    if settings.needs_token(settings.host):
-        make_tokens(settings, settings.host)
+    if settings.needs_token(settings.reached_at):
+        make_tokens(settings, settings.reached_at)
 
     async def serve_api(stop: asyncio.Event) -> None:
         async with LinkConnector(settings, user_token(settings.data_dir)) as connector:

@@ -9,6 +9,8 @@ import contextlib
 import ctypes
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -21,6 +23,15 @@ _FSOPEN, _FSCONFIG, _FSMOUNT, _CMD_CREATE, _CLOEXEC = 430, 431, 432, 6, 1
 _QUEUES = "/dev/mqueue"
 #: The kernel's list of each kind, and the column with the number of an object.
 _KINDS = {"shm": "shmid", "sem": "semid", "msg": "msqid"}
+
+#: Seconds in which the user itself must have removed something.
+_TIMEOUT = 20.0
+_REMOVAL = """
+import ctypes, os, sys
+libc, kind, number = ctypes.CDLL(None, use_errno=True), sys.argv[1], int(sys.argv[2])
+failed = libc.semctl(number, 0, 0) if kind == "sem" else getattr(libc, kind + "ctl")(number, 0, None)
+sys.exit(os.strerror(ctypes.get_errno()) if failed else 0)
+"""
 
 _libc = ctypes.CDLL(None, use_errno=True) if IS_LINUX else None
 
@@ -50,12 +61,12 @@ def _remove_system_v(uids: Set[int]) -> Iterator[Trace]:
         for row in rows:
             one = dict(zip(names, row, strict=True))
             for uid in sorted({int(one["uid"]), int(one["cuid"])} & uids):
-                if problem := _remove_one(kind, int(one[number])):
+                if problem := _remove_one(kind, int(one[number]), uid):
                     yield Trace(uid, f"{kind} {one[number]}: {problem}")
 
 
-def _remove_one(kind: str, number: int) -> str:
-    """Why it is still there; empty where it is not."""
+def _remove_one(kind: str, number: int, uid: int) -> str:
+    """Why it is still there; empty where it is not. ``uid`` is a user that may remove it."""
     assert _libc is not None
     match kind:
         case "shm":
@@ -65,7 +76,31 @@ def _remove_one(kind: str, number: int) -> str:
         case _:
             failed = _libc.msgctl(number, _IPC_RMID, None)
     code = ctypes.get_errno()
+    if failed and code == errno.EPERM:  # root without CAP_SYS_ADMIN, as in a container
+        return _remove_as(uid, kind, number)
     return os.strerror(code) if failed and code not in (errno.EINVAL, errno.EIDRM) else ""
+
+
+def _remove_as(uid: int, kind: str, number: int) -> str:
+    """The same in a process of that user."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", _REMOVAL, kind, str(number)],
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            cwd="/",
+            env={},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return done.stderr.strip() if done.returncode else ""
 
 
 def _remove_queues(uids: Set[int]) -> None:

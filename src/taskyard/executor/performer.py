@@ -17,6 +17,7 @@ from taskyard.executor.capture import Capture
 from taskyard.executor.delivery import Deliveries
 from taskyard.executor.execution import UPLOAD_AFTER_DRAIN, Execution, Tools
 from taskyard.executor.node import LONGEST_DRAIN_GRACE, Node
+from taskyard.executor.readiness import ReadyFile
 from taskyard.executor.spool import Spool, folder_name
 from taskyard.executor.stimuli import (
     BeginGrace,
@@ -81,6 +82,8 @@ class Performer:
         self._executions: dict[Fence, Execution] = {}
         self._attempts: set[asyncio.Task[None]] = set()
         self._link: Link[ExecutorMessage] | None = None
+        self._ready = ReadyFile(settings.ready_file)
+        self._ready.remove()
         self._confirmed_at = 0.0
         self._deadline = math.inf
         self._look = LONGEST_LOOK
@@ -116,10 +119,12 @@ class Performer:
         """The manager has echoed a heartbeat that was sent at that time."""
         self._confirmed_at = renewed_at
         self._tools.runner.hold_until(renewed_at + self._deadline)
+        self._ready.renew()
 
     def closed(self) -> None:
         """The session has ended."""
         self._link = None
+        self._ready.remove()
         self._session_closed.set()
         self._deliveries.detach()
 

@@ -63,6 +63,9 @@ FEWEST_OPENING = 64
 INTRODUCTION_BYTES = 1 << 20
 """The largest first frame: whoever sends it may be anybody. It takes what an executor with 4,096 slots holds."""
 
+READY_PATH = "/ready"
+"""Asked for by health checks, without a token: nothing is opened, and nothing logged."""
+
 SECOND_LOOK = 0.1
 """Seconds. Where this process itself was stopped, heartbeats may wait in the socket: look again before giving up."""
 
@@ -139,8 +142,10 @@ class _Acceptor(Generic[Introduction, In, Out]):
         self._sessions: set[asyncio.Task[None]] = set()
         self._admitted = 0
 
-    def turn_away(self, connection: ServerConnection, _request: Request) -> Response | None:
-        """The HTTP answer to a peer for whom there is no room; None where there is."""
+    def turn_away(self, connection: ServerConnection, request: Request) -> Response | None:
+        """The HTTP answer to a peer for whom there is no room, and to whoever asks whether we serve; None to others."""
+        if request.path == READY_PATH:
+            return connection.respond(200, "ready\n")
         if self._admitted < self._max_connections:
             return None
         return connection.respond(503, f"{self._no_room}\n")
