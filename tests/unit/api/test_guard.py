@@ -182,3 +182,23 @@ async def test_a_token_opens_what_a_browser_may_not(tmp_path: Path, manager: Scr
         headers = foreign | {"authorization": f"Bearer {token}"}
         assert (await http.get("/api/v2/tasks", headers=headers)).status_code == 200
         assert (await http.get("/api/v2/tasks", headers={"authorization": "Bearer wrong"})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("host", "published", "status"),
+    [
+        ("127.0.0.1", "", 200),
+        ("0.0.0.0", "", 401),
+        ("0.0.0.0", "127.0.0.1", 200),
+        ("0.0.0.0", "0.0.0.0", 401),
+        ("127.0.0.1", "192.0.2.1", 401),
+    ],
+)
+async def test_where_a_port_is_published_decides_whether_a_token_is_needed(
+    small: ApiSettings, manager: ScriptedManager, host: str, published: str, status: int
+) -> None:
+    settings = small.model_copy(update={"host": host, "published_host": published})
+    async with served(settings, manager) as port, httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        assert (await http.get("/api/v1/version")).status_code == status
+        foreign = await http.get("/api/v1/version", headers={"host": "example.org"})
+        assert foreign.status_code == (403 if status == 200 else 401)

@@ -446,6 +446,19 @@ class TestOutput:
 
 
 class TestSession:
+    async def test_a_file_says_whether_there_is_a_manager(
+        self, manager: Manager, settings: ExecutorSettings, tmp_path: Path
+    ) -> None:
+        ready = tmp_path / "ready"
+        ready.touch()  # of an earlier start
+        os.utime(ready, (1, 1))
+        async with executing(settings.model_copy(update={"ready_file": ready})):
+            await manager.until(lambda: manager.links)
+            manager.send(run(""))
+            await manager.finished()
+            assert ready.stat().st_mtime > 1
+        assert not ready.exists()
+
     async def test_rides_through_a_restart_of_the_manager(self, settings: ExecutorSettings, tmp_path: Path) -> None:
         go = tmp_path / "go"
         text = (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import taskyard
 from taskyard.executor import removal, users
 from taskyard.executor.linux import IS_LINUX
 from taskyard.executor.traces import FOLDERS, remove_traces
@@ -96,6 +97,23 @@ def test_everything_of_a_user_is_removed_and_nothing_of_others(pair: list[User],
     assert objects(running) == list(kept.items())
     assert {path.lstat().st_uid for path in public.iterdir()} == {0, running}
     assert len(list(public.iterdir())) == 5
+
+
+def test_what_the_kernel_keeps_is_removed_by_a_root_that_may_little(user: User) -> None:
+    """In a container root has no CAP_SYS_ADMIN: nobody but the user itself may remove its objects."""
+    leave(user.id)
+    assert len(objects(user.id)) == 3
+    code = f"from taskyard.executor.ipc import remove; print(remove({{{user.id}}}))"
+    without = ["setpriv", "--bounding-set=-sys_admin", PYTHON, "-c", code]
+    done = subprocess.run(
+        without,
+        env={"PYTHONPATH": str(Path(taskyard.__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "[]\n"
+    assert objects(user.id) == []
 
 
 def test_message_queues(user: User) -> None:

@@ -182,6 +182,24 @@ async def test_peers_over_the_limit_are_turned_away_until_one_leaves() -> None:
             pass
 
 
+async def test_whoever_asks_whether_it_serves_is_told_so_without_a_token() -> None:
+    manager = Manager()
+    async with manager.serving(max_connections=1) as server:
+        async with introduced_peer(server.port):
+            for path, status in (("/ready", 200), ("/", 503)):
+                with pytest.raises(InvalidStatus) as raised:
+                    async with connect(f"ws://{LOCALHOST}:{server.port}{path}", proxy=None):
+                        pass
+                assert raised.value.response.status_code == status
+            reader, writer = await asyncio.open_connection(LOCALHOST, server.port)
+            writer.write(b"GET /ready HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert answer.endswith(b"\r\n\r\nready\n")
+            writer.close()
+            await writer.wait_closed()
+
+
 async def test_what_strangers_send_to_the_port_is_not_logged_as_our_error(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with Manager().serving() as server:
