@@ -15,6 +15,9 @@ from taskyard import Client
 from tests.containers.engine import Engine, curl, moment, until
 from tests.containers.scripts import FOR_EVER, MESSY, PACKAGES, WORK
 
+#: Seconds for one test: the first one waits for the images, too.
+pytestmark = pytest.mark.timeout(300)
+
 URL = "http://127.0.0.1:5001"
 TASKS = f"{URL}/api/v1/tasks"
 #: Tasks of one load, and the seconds that each takes.
@@ -219,6 +222,15 @@ def test_scaling_out_and_in_a_death_and_a_restart_lose_no_task(
     assert not [one for one in client.executors() if one.running]
 
 
+def test_the_engine_sees_that_they_are_healthy(yard: Engine) -> None:
+    def health(container: str) -> object:
+        return yard.inspect(container)["State"]["Health"]["Status"]
+
+    for service in ("manager", "api", "executor"):
+        for container in yard.containers(service):
+            until(f"{service} is healthy", lambda container=container: health(container) == "healthy")  # type: ignore[misc]
+
+
 def test_an_executor_that_leaves_puts_back_what_does_not_end(yard: Engine, client: Client) -> None:
     """Uncharged: the task runs again on one that stays."""
     scale(yard, 2)
@@ -248,7 +260,8 @@ def test_an_executor_that_leaves_puts_back_what_does_not_end(yard: Engine, clien
 def test_rotated_tokens_reach_the_executors(yard: Engine, client: Client) -> None:
     yard.compose("exec", "-T", "manager", "taskyard", "token", "rotate", "--overlap", "60")
     yard.compose("run", "--rm", "tokens")
-    yard.compose("restart", "-t", "60", "executor")
+    yard.compose("restart", "-t", "60", "api", "executor")
+    until("the API Server is ready", ready)
     until("an executor is free again", lambda: bool(connected(client)))
     assert client.wait(run(client, WORK, "script.py again 0")).state == "finished"
     shown = yard.compose("exec", "-T", "manager", "taskyard", "token", "show", "--reveal", "--kind", "executor")

@@ -10,6 +10,8 @@ import pytest
 from tests.containers.conftest import TARGETS
 from tests.containers.engine import ROOT, Engine, curl, until
 
+pytestmark = pytest.mark.timeout(300)
+
 URL = "http://127.0.0.1:5001"
 # What compiles, and what installs: nothing of it may be left.
 LEFTOVERS = r"""
