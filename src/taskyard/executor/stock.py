@@ -1,7 +1,8 @@
 """Which environments have a spare started ahead of their next task. Pure.
 
 An environment is named by its interpreter. It has one spare from its first task on, as long as there is room for it, and until
-it was not asked for in a long time. Times are seconds on one monotonic clock.
+it was not asked for in a long time. Where more environments take turns than there is room for, those that were first keep
+theirs: else each would be started only to be ended for the next. Times are seconds on one monotonic clock.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 #: Seconds after an environment's last task in which another one is expected.
 LONGEST_IDLE = 600.0
+#: Seconds after its last task in which an environment gives its room to no other.
+LEAST_IDLE = 5.0
 #: Seconds in which no other spare is tried where one came to nothing: doubled each time that it happens again.
 RETRY, LONGEST_RETRY = 1.0, 600.0
 #: So many environments are known for their failures, at most.
@@ -31,15 +34,18 @@ class Stock:
         self._failures: dict[str, Failure] = {}
 
     def use(self, environment: str, now: float) -> None:
-        """A task with that environment has begun: it is to have a spare again, the least recently used one no more where
-        there is no room for both."""
+        """A task with that environment has begun: it is to have a spare again. Where there is no room for it, the least
+        recently used one is to have none any more, unless that was used just now."""
         self.drop(environment)
         failure = self._failures.get(environment)
         if failure is not None and now < failure.until:
             return
+        if len(self._used) >= self._most:
+            oldest = next(iter(self._used), None)
+            if oldest is None or now - self._used[oldest] < LEAST_IDLE:
+                return
+            self.drop(oldest)
         self._used[environment] = now
-        while len(self._used) > self._most:
-            self.drop(next(iter(self._used)))
 
     def drop(self, environment: str) -> None:
         """It has no spare any more, until it is used again."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from taskyard.executor import environment_spares, tending, users
+from taskyard.executor import environment_spares, stock, tending, users
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.environment_spares import EnvironmentSpares, Spare
 from taskyard.executor.runner import CannotStart, Launch
@@ -230,6 +230,7 @@ async def test_spares_of_what_was_removed_or_not_used_for_long_end(
     tmp_path: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environment_spares, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(stock, "LEAST_IDLE", 0.0)
     other = Environment(tmp_path / "other")
     async with opened(tmp_path, most=1) as runner:
         gone = []

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 from taskyard.executor import stock
-from taskyard.executor.stock import LONGEST_IDLE, LONGEST_RETRY, MOST_FAILURES, RETRY, Stock
+from taskyard.executor.stock import LEAST_IDLE, LONGEST_IDLE, LONGEST_RETRY, MOST_FAILURES, RETRY, Stock
 
 
 def test_the_least_recently_used_makes_room() -> None:
     kept = Stock(2)
-    for now, environment in enumerate(("a", "b", "a", "c")):
+    for now, environment in enumerate(("a", "b", "a")):
         kept.use(environment, now)
-    assert kept.wanted(4) == ("a", "c")
+    kept.use("c", 1 + LEAST_IDLE)
+    assert kept.wanted(1 + LEAST_IDLE) == ("a", "c")
+
+
+def test_of_more_that_take_turns_the_first_ones_keep_theirs() -> None:
+    kept = Stock(2)
+    for now in range(100):
+        kept.use("abc"[now % 3], float(now))
+        assert set(kept.wanted(now)) <= {"a", "b"}
+    kept.use("c", 97 + LEAST_IDLE)  # the first of the two was used at 97 last
+    assert kept.wanted(97 + LEAST_IDLE) == ("a", "c")
 
 
 def test_where_there_is_no_room_nothing_is_kept() -> None:
