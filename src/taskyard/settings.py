@@ -117,6 +117,12 @@ class ManagerSettings(Settings):
     cordon_pause: float = Field(
         60.0, gt=0, description="seconds of that while; doubled each time, up to an hour, until an attempt starts"
     )
+    prefetch: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="attempts that an executor may hold beyond its slots, to begin each when one is free",
+    )
     key_retention: float = Field(86400.0, gt=0, description="seconds for which an idempotency key is kept")
     shutdown_grace: float = Field(10.0, gt=0, description="seconds for an orderly end")
 

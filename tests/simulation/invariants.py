@@ -17,10 +17,13 @@ from tests.simulation.loop import Process, Violation
 from tests.simulation.scripts import Script
 
 if TYPE_CHECKING:
+    from taskyard.manager.fleet import Fleet
     from tests.simulation.world import World
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "states.md"
 OPEN = frozenset({"scheduled", "running"})
+#: Seconds that a round of the scheduler may take, the commit before it included.
+A_ROUND = 1.0
 #: Events that end an attempt.
 ENDINGS = frozenset({"ended", "lost", "missing", "released", "stop_confirmed"})
 #: Those that ask for the end of an open attempt.
@@ -67,6 +70,7 @@ class Invariants:
         self._histories: dict[str, History] = {}
         self._database = world.disk.database.connection
         self.outcomes = 0
+        self._held_back: dict[str, float] = {}
 
     # --- the store --------------------------------------------------------------------------------------------------------
 
@@ -210,10 +214,11 @@ class Invariants:
             for executor in world.parts.fleet:
                 taken = 0
                 for hold in executor.holds.values():
-                    taken += hold.requirement.resources[0][1]
+                    taken += 0 if hold.ahead else hold.requirement.resources[0][1]
                 used = executor.used.get("slots", 0)
                 if used != taken or used < 0 or (executor.connected and used > executor.capacity.get("slots", 0)):
                     raise Violation(f"{executor.name} has {executor.capacity}, used {executor.used}, held {taken}")
+            self._not_held_back(world.parts.fleet)
             return
         machine = world.machine_of.get(process)
         if machine is None or machine.performer is None:
@@ -221,6 +226,20 @@ class Invariants:
         room = machine.performer._node._room
         if min(room.values()) < 0:
             raise Violation(f"{machine.name} has less than no room: {room}")
+
+    def _not_held_back(self, fleet: Fleet) -> None:
+        """Nothing waits at an executor for longer than a round of the scheduler while another one has room for it."""
+        now = self._world.loop.time()
+        since, self._held_back = self._held_back, {}
+        room = sum(executor.free("slots") for executor in fleet.with_room)
+        coming = [hold for one in fleet.with_ahead for hold in one.ahead.values() if hold.revoked and not hold.began]
+        for executor in fleet.with_ahead if room > 1000 * len(coming) else ():
+            for hold in executor.ahead.values() if executor.connected else ():
+                given_up = hold.fence is None or hold.stop_requested or hold.given_up
+                if hold.waits_ahead and not hold.revoked and not given_up:
+                    self._held_back[hold.task_id] = since.get(hold.task_id, now)
+        if late := [task_id for task_id, then in self._held_back.items() if now > then + A_ROUND]:
+            raise Violation(f"{late} wait at an executor, and another has room: {self._held_back}")
 
     def waits_for_cordon(self) -> bool:
         """Whether an executor is kept out for a while: a task may wait for that."""

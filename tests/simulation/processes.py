@@ -37,7 +37,8 @@ async def manage(world: World) -> None:
     store = SimulatedStore(world.disk, world.loop)
     async with asyncio.TaskGroup() as keepers, asyncio.TaskGroup() as tasks:
         wall = SteadyWall(world.wall, now)
-        parts = Parts(MANAGER, TokenGate(MANAGER.data_dir), store, tasks, wall=wall, boottime=now, boot_id="boot")
+        settings = MANAGER.model_copy(update={"prefetch": world.prefetch})
+        parts = Parts(settings, TokenGate(MANAGER.data_dir), store, tasks, wall=wall, boottime=now, boot_id="boot")
         keepers.create_task(keep_clear(store, parts.fleet, MANAGER, parts.wall))
         await parts.recover()
         limits: dict[str, Any] = {

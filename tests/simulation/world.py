@@ -84,6 +84,7 @@ class World:
         self.machine_of: dict[Process, Machine] = {}
         self.violations: list[BaseException] = []
         self._numbers = itertools.count(1)
+        self.prefetch = REAL_RANDOM(seed + 4).choice((0, 0, 1, 2))
         self._usual_latencies = self.rng.choice(((0.005, 0.003),) * 3 + ((0.3, 0.003), (0.005, 0.2)))
         self.quicken_disk()
         self.quicken_network()

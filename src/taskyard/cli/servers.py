@@ -26,6 +26,7 @@ def manager(
     host: str | None = None,
     api_port: int | None = None,
     executor_port: int | None = None,
+    prefetch: int | None = None,
     data_dir: DataDir = None,
     require_token: RequireToken = None,
     logging: Logging = DEFAULT_LOGGING,
@@ -40,6 +41,8 @@ def manager(
         Port for API Servers; also PORT. [default: 5555]
     executor_port
         Port for executors. [default: 5556]
+    prefetch
+        Attempts that an executor may hold beyond its slots; also TASKYARD_PREFETCH. [default: 0]
     """
     from taskyard import log
     from taskyard.cli.serving import make_tokens, serve_until_signal
@@ -52,6 +55,7 @@ def manager(
         host=host,
         api_port=api_port,
         executor_port=executor_port,
+        prefetch=prefetch,
         data_dir=data_dir,
         require_token=require_token,
         log_level=logging.log_level,

@@ -25,6 +25,7 @@ from taskyard.executor.stimuli import (
     Dropped,
     Ended,
     EndGrace,
+    FetchAhead,
     Forget,
     Gone,
     GraceOver,
@@ -50,6 +51,7 @@ from taskyard.protocol.messages import (
     Keep,
     Kill,
     Rejected,
+    Revoke,
     Run,
     Started,
     Stop,
@@ -63,6 +65,8 @@ MAX_REFUSED = 10_000
 MAX_OUTCOMES = 1_000
 #: Longest grace of an attempt that is ended because its executor drains, in seconds, whatever its spec says.
 LONGEST_DRAIN_GRACE = 5.0
+#: Attempts that are held beyond the slots, at most.
+MOST_AHEAD = 100
 
 
 class Phase(enum.Enum):
@@ -93,6 +97,7 @@ class Node:
         self.capacity = dict(capacity)
         self._room = dict(capacity)
         self._waiting: dict[Fence, Run] = {}  # for room that killed attempts are about to leave
+        self._ahead: dict[Fence, Run] = {}  # for room that whatever comes to its end leaves
         self._held: dict[Fence, Held] = {}
         self._outcomes: dict[Fence, Outcome] = dict(outcomes or {})
         self._refused: OrderedDict[Fence, None] = OrderedDict()
@@ -102,8 +107,9 @@ class Node:
 
     @property
     def holds(self) -> tuple[Fence, ...]:
-        """For ``Hello``: every attempt that is accepted and has no outcome yet, killed ones until they are gone."""
-        return (*self._held, *self._waiting)
+        """For ``Hello``: every attempt that is accepted and has no outcome yet, killed ones until they are gone. Those
+        without room come last, in the order in which they get it."""
+        return (*self._held, *self._waiting, *self._ahead)
 
     @property
     def finished(self) -> tuple[Fence, ...]:
@@ -132,6 +138,8 @@ class Node:
                 return self._welcome(stimulus)
             case Run():
                 return self._run(stimulus)
+            case Revoke(fence=fence):
+                return self._give_back(fence)
             case Stop(fence=fence, grace=grace):
                 return self._stop(fence, grace)
             case Keep(fence=fence):
@@ -160,7 +168,7 @@ class Node:
                 return self._kill_all() if now >= confirmed_at + self._deadline else []
             case ShutDown():
                 self._shutting_down = True
-                return [Send(Draining()), *self._give_back_waiting()]
+                return [Send(Draining()), *self._give_back_all("the executor is draining")]
             case GraceOver():
                 return self._put_back() if self.draining else []
             case _:
@@ -187,8 +195,11 @@ class Node:
             return []  # a repetition: rejecting it would have it run a second time elsewhere
         if objection := self._objection(run):
             return [Send(Rejected(fence=fence, message=objection))]
-        self._waiting[fence] = run
-        return self._start_waiting()
+        if not run.ahead:
+            self._waiting[fence] = run
+            return self._start_waiting()
+        self._ahead[fence] = run
+        return self._start_waiting() or [FetchAhead(run)]
 
     def _objection(self, run: Run) -> str:
         if problem := nonsense(run):
@@ -197,10 +208,12 @@ class Node:
             return "the attempt was stopped before it arrived"
         if self.draining:
             return "the executor is draining"
-        if len(self._held) + len(self._waiting) + len(self._outcomes) >= MAX_OUTCOMES:
+        if len(self.holds) + len(self._outcomes) >= MAX_OUTCOMES:
             return "too many outcomes wait for the manager's acknowledgement"
         if lacking := _lacking(run, self.capacity):
             return f"the executor does not have that much of {', '.join(lacking)}"
+        if run.ahead:
+            return "the executor holds too many attempts ahead" if len(self._ahead) >= MOST_AHEAD else ""
         if lacking := _lacking(run, self._coming_room()):
             return f"the executor has no room: it lacks {', '.join(lacking)}"
         return ""
@@ -208,7 +221,8 @@ class Node:
     def _drain(self, draining: bool) -> list[Instruction]:
         self._drained_by_manager = draining
         grace: Instruction = BeginGrace() if draining else EndGrace()
-        return [Send(Draining(draining=self.draining)), *self._give_back_waiting(), grace]
+        given_back = self._give_back_all("the executor is draining") if self.draining else []
+        return [Send(Draining(draining=self.draining)), *given_back, grace]
 
     def _put_back(self) -> list[Instruction]:
         return [
@@ -223,9 +237,7 @@ class Node:
             return [StopAttempt(fence, grace, Cause.MANAGER)] if held.phase in HAS_PROCESSES else []
         if fence in self._outcomes:
             return []  # its Finished is on the way and says more
-        self._waiting.pop(fence, None)
-        self._refuse(fence)
-        return [Send(Stopped(fence=fence))]
+        return [Send(Stopped(fence=fence)), *self._drop_waiting(fence)]
 
     def _kill(self, fence: Fence) -> list[Instruction]:
         self._refuse(fence)
@@ -233,8 +245,7 @@ class Node:
             return [Forget(fence, discarded=True)]
         held = self._held.get(fence)
         if held is None:
-            self._waiting.pop(fence, None)
-            return [Send(Stopped(fence=fence))]
+            return [Send(Stopped(fence=fence)), *self._drop_waiting(fence)]
         if held.phase is Phase.KILLED:
             return []
         held.phase = Phase.KILLED
@@ -245,12 +256,24 @@ class Node:
         while len(self._refused) > MAX_REFUSED:
             self._refused.popitem(last=False)
 
-    def _give_back_waiting(self) -> list[Instruction]:
-        if not self.draining:
+    def _give_back(self, fence: Fence) -> list[Instruction]:
+        if fence in self._held or fence in self._outcomes:
             return []
-        given_back = [Rejected(fence=fence, message="the executor is draining") for fence in self._waiting]
+        return [Send(Rejected(fence=fence, message="the manager has asked for it back")), *self._drop_waiting(fence)]
+
+    def _give_back_all(self, message: str) -> list[Instruction]:
+        """Everything that waits for room."""
+        waiting = (*self._waiting, *self._ahead)
         self._waiting.clear()
-        return [Send(rejected) for rejected in given_back]
+        self._ahead.clear()
+        return [Send(Rejected(fence=fence, message=message)) for fence in waiting]
+
+    def _drop_waiting(self, fence: Fence) -> list[Instruction]:
+        """It does not begin any more. What waited behind it may."""
+        self._refuse(fence)
+        self._waiting.pop(fence, None)
+        self._ahead.pop(fence, None)
+        return self._start_waiting()
 
     # --- what happened to attempts ----------------------------------------------------------------------------------------
 
@@ -283,8 +306,9 @@ class Node:
         return [Forget(fence, discarded=False), *lost, *self._free(held)]
 
     def _kill_all(self) -> list[Instruction]:
-        """The manager gives the attempts up when their lease ends, and runs them elsewhere: none may be alive then."""
-        instructions: list[Instruction] = []
+        """The manager gives the attempts up when their lease ends, and runs them elsewhere: none may be alive then,
+        and none may begin."""
+        instructions = self._give_back_all("the manager was not heard in time")
         for fence, held in self._held.items():
             if held.phase in HAS_PROCESSES:
                 held.phase, held.lost = Phase.KILLED, True
@@ -294,13 +318,13 @@ class Node:
     # --- room -------------------------------------------------------------------------------------------------------------
 
     def _start_waiting(self) -> list[Instruction]:
-        """Start what waits, first come first served, as far as there is room."""
+        """Start what waits, first come first served, as far as there is room; those for which the manager knows room first."""
         instructions: list[Instruction] = []
-        while self._waiting:
-            fence, run = next(iter(self._waiting.items()))
+        while waiting := self._waiting or self._ahead:
+            fence, run = next(iter(waiting.items()))
             if _lacking(run, self._room):
                 break
-            del self._waiting[fence]
+            del waiting[fence]
             held = self._held[fence] = Held(run=run, resources=_resources(run))
             for name, amount in held.resources.items():
                 self._room[name] -= amount
@@ -328,7 +352,7 @@ class Node:
         return room
 
     def _knows(self, fence: Fence) -> bool:
-        return fence in self._held or fence in self._waiting or fence in self._outcomes
+        return fence in self._held or fence in self._waiting or fence in self._ahead or fence in self._outcomes
 
 
 def _resources(run: Run) -> dict[str, int]:

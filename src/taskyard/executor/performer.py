@@ -18,10 +18,12 @@ from taskyard.executor.delivery import Deliveries
 from taskyard.executor.execution import UPLOAD_AFTER_DRAIN, Execution, Tools
 from taskyard.executor.node import LONGEST_DRAIN_GRACE, Node
 from taskyard.executor.readiness import ReadyFile
+from taskyard.executor.repository import Unreachable
 from taskyard.executor.spool import Spool, folder_name
 from taskyard.executor.stimuli import (
     BeginGrace,
     EndGrace,
+    FetchAhead,
     Forget,
     GraceOver,
     Instruction,
@@ -81,6 +83,7 @@ class Performer:
             self._deliveries.add(fence, output)
         self._executions: dict[Fence, Execution] = {}
         self._attempts: set[asyncio.Task[None]] = set()
+        self._fetching: set[asyncio.Task[None]] = set()
         self._link: Link[ExecutorMessage] | None = None
         self._ready = ReadyFile(settings.ready_file)
         self._ready.remove()
@@ -145,6 +148,8 @@ class Performer:
         """End every attempt, with its outcome, let the manager acknowledge, and end the session."""
         self._end_grace()  # it gets a new one
         self.feed(ShutDown())
+        for task in self._fetching:
+            task.cancel()
         await self._until_empty(lambda: self.holds, self._settings.drain_grace)
         self.feed(GraceOver())
         if not await self._until_empty(lambda: self.holds, END_TIMEOUT):
@@ -172,6 +177,8 @@ class Performer:
         match instruction:
             case StartAttempt(run=run):
                 self._start(run)
+            case FetchAhead(run=run):
+                self._fetch_ahead(run)
             case StopAttempt(fence=fence, grace=grace, cause=cause):
                 self._executions[fence].stop(grace, cause)
             case KillAttempt(fence=fence):
@@ -222,6 +229,21 @@ class Performer:
         task.add_done_callback(self._attempts.discard)
         task.add_done_callback(lambda _: self._executions.pop(fence))
         self._refill_soon()
+
+    def _fetch_ahead(self, run: Run) -> None:
+        if any(file.content is None for file in run.spec.files):
+            task = self._tasks.create_task(self._fetch(run))
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+
+    async def _fetch(self, run: Run) -> None:
+        try:
+            for file in run.spec.files:
+                if file.content is None:
+                    async with self._tools.downloader.file(file, run.repositories):
+                        pass
+        except (Unreachable, OSError) as error:  # it is tried again when the attempt begins, and counts then
+            log.info("files_not_fetched_ahead", task_id=run.fence.task_id, reason=str(error))
 
     def _refill_soon(self) -> None:
         if self._refill is None:

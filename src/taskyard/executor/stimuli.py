@@ -13,6 +13,7 @@ from taskyard.protocol.messages import (
     ExecutorMessage,
     Keep,
     Kill,
+    Revoke,
     Run,
     Stop,
     Welcome,
@@ -75,6 +76,7 @@ class GraceOver(msgspec.Struct, frozen=True):
 Stimulus = (
     Welcome
     | Run
+    | Revoke
     | Stop
     | Keep
     | Kill
@@ -104,6 +106,12 @@ class Cause(enum.Enum):
 
 
 class StartAttempt(msgspec.Struct, frozen=True):
+    run: Run
+
+
+class FetchAhead(msgspec.Struct, frozen=True):
+    """The attempt waits for room: have its files by then."""
+
     run: Run
 
 
@@ -163,6 +171,7 @@ class Forget(msgspec.Struct, frozen=True):
 
 Instruction = (
     StartAttempt
+    | FetchAhead
     | StopAttempt
     | KillAttempt
     | BeginGrace

@@ -19,9 +19,10 @@ from taskyard.manager.fleet import Fleet, Hold
 from taskyard.manager.links import ExecutorLinks
 from taskyard.manager.live import LiveOutput
 from taskyard.manager.metrics import Metrics
+from taskyard.manager.prefetch import to_revoke
 from taskyard.manager.scheduler import Placed, Queue
 from taskyard.manager.timeouts import Timeouts
-from taskyard.protocol.messages import RepositoryAddress, Run
+from taskyard.protocol.messages import RepositoryAddress, Revoke, Run
 from taskyard.protocol.requests import IdempotencyKey, Submission
 from taskyard.store.base import STALE, Claimed, Removed, Stale, Store, SubmitAnswer
 from taskyard.task.model import NOTHING_SEEN, Course, Created, Fence, Outcome, Reason, Task
@@ -82,6 +83,14 @@ class Dispatcher:
         if placed:
             answer = self._store.claim([one.placement for one in placed], self._wall())
             self._tasks.create_task(self._send_claimed(placed, answer))
+        self._revoke()
+
+    def _revoke(self) -> None:
+        """Have executors give back what waits there, and should not any more."""
+        for executor, hold, fence in to_revoke(self._fleet, self._queue):
+            hold.revoked = True
+            log.debug("revoked", task_id=fence.task_id, attempt=fence.attempt, executor=executor.name)
+            self._links.send(executor.executor_id, Revoke(fence=fence))
 
     def _dispatch_soon(self) -> None:
         """The same once for all attempts that are over by one commit: what takes their places is claimed in one."""
@@ -162,6 +171,8 @@ class Dispatcher:
         if late:
             self._metrics.stale.labels(report="claim").inc(late)
             self.dispatch()
+        else:
+            self._revoke()  # room may have come while the claim was under way
 
     def _send(self, placed: Placed, claimed: Claimed, committed_at: float) -> None:
         hold, fence = placed.hold, claimed.fence
@@ -169,7 +180,9 @@ class Dispatcher:
         hold.course = Course(queued_at=claimed.queued_at, committed_at=committed_at)
         self._live.open(fence, stored=0)
         self._timeouts.note(claimed.task)
-        run = Run(fence=fence, name=claimed.task.name, spec=claimed.spec, repositories=self._repositories())
+        run = Run(
+            fence=fence, name=claimed.task.name, spec=claimed.spec, repositories=self._repositories(), ahead=hold.ahead
+        )
         try:
             self._links.send(placed.executor.executor_id, run)
         except TaskyardError as error:  # no frame takes it

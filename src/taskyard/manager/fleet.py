@@ -7,13 +7,14 @@ commit failed: reserved or held, the amounts are counted once, under the id of t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from taskyard.manager.cordon import Cordon, Step
 from taskyard.protocol.messages import Usage
-from taskyard.protocol.versions import PROGRAMS
+from taskyard.protocol.versions import PREFETCH, PROGRAMS
 from taskyard.task.model import NOTHING_SEEN, SHORT_ID, SLOTS, Course, Fence, Requirement
 from taskyard.task.requirements import fits
 
@@ -27,7 +28,8 @@ class Hold:
     that attempt gives it, in seconds. ``given_up`` is true once the attempt was reported lost or missing: whatever the
     executor still says of it is foreign, though its room is not free before that is committed. ``began`` is true once the
     executor has said that it runs; ``course`` is how far that attempt has come; ``on_probation`` where it is to show that its
-    executor can start attempts again."""
+    executor can start attempts again. ``ahead`` while its executor has no room for it: it takes none, and begins there when
+    another attempt has left. ``revoked`` once the executor was asked to give it back."""
 
     task_id: str
     task_name: str
@@ -41,13 +43,22 @@ class Hold:
     began: bool = False
     course: Course = NOTHING_SEEN
     on_probation: bool = False
+    priority: int = 0
+    ahead: bool = False
+    revoked: bool = False
+
+    @property
+    def waits_ahead(self) -> bool:
+        """Whether it waits at its executor, as far as is known."""
+        return self.ahead and not self.began
 
 
 @dataclass(slots=True)
 class Executor:
     """An executor that the manager knows. ``draining`` is the user's wish, ``leaving`` the executor's own. Amounts are in
     thousandths; ``last_heard`` is in seconds since the epoch, for showing; ``version`` is that of the protocol that was agreed
-    on last, 0 before. ``environments`` are those of requests' digests whose environment it has."""
+    on last, 0 before. ``environments`` are those of requests' digests whose environment it has. ``ahead`` are the holds that
+    wait for room here, in the order in which they get it."""
 
     executor_id: str
     name: str
@@ -68,6 +79,7 @@ class Executor:
     last_heard: float = 0.0
     used: dict[str, int] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
+    ahead: dict[str, Hold] = field(default_factory=dict)
 
     @property
     def accepts_work(self) -> bool:
@@ -128,11 +140,27 @@ class Executor:
     def can_take(self, requirement: Requirement) -> bool:
         return self.accepts_work and not self.lacks(requirement) and not self.is_short_of(requirement)
 
+    def can_hold(self, requirement: Requirement, priority: int) -> bool:
+        """Whether a task may wait here for room: whichever attempt leaves makes enough of it, no environment is missing, and
+        nothing less urgent is before it."""
+        return (
+            bool(self.holds)
+            and not self.lacks(requirement)
+            and all(hold.requirement.resources == requirement.resources for hold in self.holds.values())
+            and (not requirement.environment or requirement.environment in self.environments)
+            and all(hold.priority >= priority for hold in self.ahead.values())
+        )
+
 
 class Fleet:
-    """All executors by id. Those that may have room are kept apart, in the order in which they get the next task."""
+    """All executors by id. Those that may have room are kept apart, in the order in which they get the next task; so are those
+    that may hold one more attempt beyond their slots, of which each may hold ``prefetch``."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefetch: int = 0) -> None:
+        self._prefetch = prefetch
+        self._with_credit: dict[str, Executor] = {}
+        self._with_ahead: dict[str, Executor] = {}
+        self._ahead_of: Counter[int] = Counter()  # by their priority
         self._executors: dict[str, Executor] = {}
         self._with_room: dict[str, Executor] = {}
         self._holder: dict[str, Executor] = {}
@@ -180,11 +208,19 @@ class Fleet:
         executor.environments = now
 
     def refresh(self, executor: Executor) -> None:
-        """To be called after a change of what decides whether it has room."""
-        if executor.accepts_work and executor.free(SLOTS) > 0:
-            self._with_room.setdefault(executor.executor_id, executor)
-        else:
-            self._with_room.pop(executor.executor_id, None)
+        """To be called after a change of what decides whether it has room. Who waits there for some gets it first."""
+        while executor.ahead:
+            hold = next((hold for hold in executor.ahead.values() if hold.began), next(iter(executor.ahead.values())))
+            if executor.is_short_of(hold.requirement):
+                break
+            self._remove_ahead(executor, hold)
+            hold.ahead = False
+            _count(executor, hold)
+        _keep(self._with_ahead, executor, bool(executor.ahead))
+        if self._prefetch:
+            open_ = executor.accepts_work and executor.cordon.step is Step.OPEN and executor.version >= PREFETCH
+            _keep(self._with_credit, executor, open_ and len(executor.ahead) < self._prefetch)
+        _keep(self._with_room, executor, executor.accepts_work and executor.free(SLOTS) > 0)
 
     def forget(self, heard_before: float) -> list[Executor]:
         """Drop the executors that are away, hold nothing and were not heard since. Gives them. One that a user has drained
@@ -210,6 +246,30 @@ class Fleet:
     @property
     def has_room(self) -> bool:
         return bool(self._with_room)
+
+    @property
+    def with_credit(self) -> Collection[Executor]:
+        """Those that may hold one more attempt beyond their slots."""
+        return self._with_credit.values()
+
+    def may_hold_more(self, executor: Executor) -> bool:
+        """Whether it is one of those."""
+        return executor.executor_id in self._with_credit
+
+    @property
+    def least_priority_ahead(self) -> int | None:
+        """Of what waits at executors for room; None where nothing does."""
+        return min(self._ahead_of, default=None)
+
+    @property
+    def with_ahead(self) -> Collection[Executor]:
+        """The executors at which attempts wait for room."""
+        return self._with_ahead.values()
+
+    @property
+    def with_room(self) -> Collection[Executor]:
+        """Those that take work and have a slot, or a part of one."""
+        return self._with_room.values()
 
     @property
     def free_slots(self) -> int:
@@ -258,8 +318,10 @@ class Fleet:
         """Take the room. A task takes room once."""
         assert hold.task_id not in self._holder
         hold.on_probation = executor.cordon.step is Step.PROBATION
-        for name, amount in hold.requirement.resources:
-            executor.used[name] = executor.used.get(name, 0) + amount
+        if hold.ahead:
+            self._add_ahead(executor, hold)
+        else:
+            _count(executor, hold)
         executor.holds[hold.task_id] = hold
         self._holder[hold.task_id] = executor
         self.refresh(executor)
@@ -270,11 +332,38 @@ class Fleet:
         if executor is None or executor.holds[hold.task_id] is not hold:
             return False
         del self._holder[hold.task_id], executor.holds[hold.task_id]
-        for name, amount in hold.requirement.resources:
-            executor.used[name] -= amount
-            assert executor.used[name] >= 0
+        if hold.ahead:
+            self._remove_ahead(executor, hold)
+        else:
+            _count(executor, hold, -1)
         self.refresh(executor)
         return True
+
+    def settle_order(self, executor: Executor, listed: Sequence[Fence]) -> None:
+        """The executor has said what it holds, in the order in which that gets room. Without effect where nothing waits."""
+        if not executor.ahead:
+            return
+        for fence in listed:
+            hold = self.hold(fence)
+            if hold is None or hold.began or hold.given_up or executor.holds.get(fence.task_id) is not hold:
+                continue
+            if hold.ahead:
+                self._remove_ahead(executor, hold)  # to be the last of those that were listed
+            else:
+                _count(executor, hold, -1)
+            hold.ahead, hold.revoked = True, False
+            self._add_ahead(executor, hold)
+        self.refresh(executor)
+
+    def _add_ahead(self, executor: Executor, hold: Hold) -> None:
+        executor.ahead[hold.task_id] = hold
+        self._ahead_of[hold.priority] += 1
+
+    def _remove_ahead(self, executor: Executor, hold: Hold) -> None:
+        del executor.ahead[hold.task_id]
+        self._ahead_of[hold.priority] -= 1
+        if not self._ahead_of[hold.priority]:
+            del self._ahead_of[hold.priority]
 
     def holder(self, task_id: str) -> Executor | None:
         """The executor on which the task has room."""
@@ -290,6 +379,19 @@ class Fleet:
         """Whether that very attempt is that executor's, and not given up."""
         hold = self.hold(fence)
         return hold is not None and not hold.given_up and self._holder[fence.task_id].executor_id == executor_id
+
+
+def _keep(row: dict[str, Executor], executor: Executor, belongs: bool) -> None:
+    if belongs:
+        row.setdefault(executor.executor_id, executor)
+    else:
+        row.pop(executor.executor_id, None)
+
+
+def _count(executor: Executor, hold: Hold, sign: int = 1) -> None:
+    for name, amount in hold.requirement.resources:
+        executor.used[name] = executor.used.get(name, 0) + sign * amount
+        assert executor.used[name] >= 0
 
 
 def culprits(holds: Sequence[Hold]) -> set[str]:

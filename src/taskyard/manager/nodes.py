@@ -233,6 +233,7 @@ class Nodes:
             hold = executor.holds[fence.task_id]
             if hold.stop_requested:
                 link.send(Stop(fence=fence, grace=hold.grace))
+        self._fleet.settle_order(executor, hello.holds)
         listed = {*hello.holds, *hello.finished}
         missing = [hold for hold in executor.holds.values() if not hold.given_up and hold.fence not in listed]
         charged = culprits([hold for hold in missing if hold.began])
@@ -244,7 +245,7 @@ class Nodes:
         """The lease is over."""
         del self._leases[executor.executor_id]
         lost = [hold for hold in executor.holds.values() if hold.fence is not None and not hold.given_up]
-        charged = culprits(lost)
+        charged = culprits([hold for hold in lost if not hold.waits_ahead])
         for hold in lost:
             assert hold.fence is not None
             self._dispatcher.give_up(hold, hold.fence, Lost(charged=hold.task_id in charged))

@@ -53,7 +53,7 @@ class Parts:
         self._tenure = Tenure(lease=settings.lease, boot_id=boot_id, clock_offset=wall() - boottime())
         self.wall = wall
         self._boottime = boottime
-        self.fleet = Fleet()
+        self.fleet = Fleet(settings.prefetch)
         self.queue = Queue()
         self.live = LiveOutput()
         self.metrics = metrics = Metrics(self.queue, self.fleet)

@@ -38,7 +38,7 @@ async def recover(
         executor.last_heard = row.last_heard
         fleet.put(executor)
     opened = await store.open_tasks()
-    for task in opened:
+    for task in sorted(opened, key=lambda task: isinstance(task.state, Scheduled)):  # what runs has room
         await _hold(store, fleet, live, task)
         deadlines.note(task)
     waiting = await _fill(store, queue, deadlines, now)
@@ -74,7 +74,9 @@ async def _hold(store: Store, fleet: Fleet, live: LiveOutput, task: Task) -> Non
         stop_requested=state.stop is not None,
         began=isinstance(state, Running),
         course=attempt.course,
+        priority=task.priority,
     )
+    hold.ahead = not hold.began and bool(executor.capacity) and bool(executor.is_short_of(task.requirement))
     fleet.reserve(executor, hold)
     live.open(fence, await store.highest_output(task.id, task.attempt))
 

@@ -140,7 +140,15 @@ class Reports:
         log.info("attempt_rejected", **_ids(message.fence), reason=message.message, unfit=message.unfit)
         if message.unfit and (executor := self._fleet.get(executor_id)) is not None:
             self._cordons.failed(executor, message.fence.task_id, message.message, unfit=True)
-        return self._report(message.fence, Released(delay=PAUSE_AFTER_REJECTION))
+        at_once = not message.unfit and self._gave_back(executor_id, message.fence)
+        return self._report(message.fence, Released(delay=0.0 if at_once else PAUSE_AFTER_REJECTION))
+
+    def _gave_back(self, executor_id: str, fence: Fence) -> bool:
+        """Whether it has not turned the attempt down, but was to start it later: it gets it no second time at once."""
+        hold, executor = self._fleet.hold(fence), self._fleet.get(executor_id)
+        if hold is None or executor is None:
+            return False
+        return hold.revoked or (hold.waits_ahead and not executor.accepts_work)
 
     def stopped(self, executor_id: str, message: Stopped) -> Followup | None:
         """The answer to a ``Kill`` is about an attempt that is not ours any more, and needs nothing."""

@@ -33,7 +33,8 @@ MOST_LOOKED_AT = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What the queue keeps of a waiting task. ``order`` and ``version`` are 0 for one that is being submitted."""
+    """What the queue keeps of a waiting task. ``order`` and ``version`` are 0 for one that is being submitted. ``may_go_ahead``
+    where it may wait at an executor: nothing reckons with how long it waits in the queue, and it was never lost."""
 
     task_id: str
     name: str
@@ -44,6 +45,7 @@ class Waiting:
     not_before: float = 0.0
     losses: int = 0
     on_last_chance: bool = False
+    may_go_ahead: bool = True
 
     @property
     def line(self) -> Line:
@@ -100,6 +102,7 @@ class Queue:
                 not_before=min(task.state.not_before, now + BACKOFF_LONGEST),
                 losses=task.losses,
                 on_last_chance=task.on_last_chance,
+                may_go_ahead=task.queue_timeout is None and not task.losses,
             ),
             now,
         )
@@ -141,7 +144,7 @@ class Queue:
         return own.not_before if own is not None and own.not_before > now else None
 
     def place(self, fleet: Fleet, now: float) -> list[Placed]:
-        """Take from the queue what can run now, and reserve its room."""
+        """Take from the queue what can run now, and reserve its room; then what may wait at an executor that has none."""
         self._admit_due(now)
         placed: list[Placed] = []
         heads = list(self._heads()) if fleet.has_room else []
@@ -152,11 +155,35 @@ class Queue:
             if executor is None:
                 continue
             placed.append(_reserve(fleet, executor, waiting))
-            heapq.heappop(self._lines[waiting.line])
-            del self._waiting[waiting.task_id]
-            if (head := self._head(waiting.line)) is not None:
-                heapq.heappush(heads, (head.rank, head))
+            self._take(waiting, heads)
+        return placed + self._place_ahead(fleet) if fleet.with_credit else placed
+
+    def _place_ahead(self, fleet: Fleet) -> list[Placed]:
+        """Who cannot wait at an executor is not overtaken at those that could run it. They are filled in turn."""
+        placed: list[Placed] = []
+        heads = list(self._heads())
+        heapq.heapify(heads)
+        row = {executor.executor_id: executor for executor in fleet.with_credit} if heads else {}
+        while heads and row:
+            _, waiting = heapq.heappop(heads)
+            fit = (one for one in row.values() if one.can_hold(waiting.requirement, waiting.priority))
+            executor = next(fit, None) if waiting.may_go_ahead else None
+            if executor is None:
+                row = {key: one for key, one in row.items() if one.lacks(waiting.requirement)}
+                continue
+            placed.append(_reserve(fleet, executor, waiting, ahead=True))
+            self._take(waiting, heads)
+            del row[executor.executor_id]
+            if fleet.may_hold_more(executor):
+                row[executor.executor_id] = executor
         return placed
+
+    def _take(self, waiting: Waiting, heads: list[tuple[Rank, Waiting]]) -> None:
+        """It waits no more: who is next in its line is a head now."""
+        heapq.heappop(self._lines[waiting.line])
+        del self._waiting[waiting.task_id]
+        if (head := self._head(waiting.line)) is not None:
+            heapq.heappush(heads, (head.rank, head))
 
     def place_new(self, fleet: Fleet, items: Iterable[Submission]) -> list[Placed]:
         """Reserve room for tasks that are being submitted. To be called when the queue has just been placed: what still
@@ -193,6 +220,10 @@ class Queue:
             _, _, task_id = heapq.heappop(self._deferred)
             self._join_line(self._waiting[task_id])
 
+    def first_in_line(self) -> list[Waiting]:
+        """Who is first of each line, the most urgent first."""
+        return [waiting for _, waiting in sorted(self._heads(), key=lambda head: head[0])]
+
     def _heads(self) -> Iterator[tuple[Rank, Waiting]]:
         for line in list(self._lines):
             if (head := self._head(line)) is not None:
@@ -226,8 +257,16 @@ class Queue:
         self._outdated = 0
 
 
-def _reserve(fleet: Fleet, executor: Executor, waiting: Waiting) -> Placed:
-    hold = Hold(waiting.task_id, waiting.name, waiting.requirement, waiting.losses, waiting.on_last_chance)
+def _reserve(fleet: Fleet, executor: Executor, waiting: Waiting, *, ahead: bool = False) -> Placed:
+    hold = Hold(
+        waiting.task_id,
+        waiting.name,
+        waiting.requirement,
+        waiting.losses,
+        waiting.on_last_chance,
+        priority=waiting.priority,
+        ahead=ahead,
+    )
     fleet.reserve(executor, hold)
     return Placed(waiting, executor, hold)
 

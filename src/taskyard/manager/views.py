@@ -188,6 +188,8 @@ class Views:
         if isinstance(task.state, Open) and task.state.stop is StopCause.TIMEOUT:
             return f"it is being stopped{where}: {total_timeout_over(task)}"
         match task.state_name:
+            case StateName.SCHEDULED if executor is not None and executor.holds[task.id].waits_ahead:
+                return f"it waits{where}, which holds it ready and runs it when it has room, unless another has room before"
             case StateName.SCHEDULED:
                 return f"it has been sent to run{where} and has not reported yet"
             case StateName.RUNNING:
@@ -219,7 +221,9 @@ def without_secrets(spec: Spec) -> Spec:
 def view_of(executor: Executor) -> ExecutorView:
     """An executor for showing."""
     held = [
-        Holding(fence=hold.fence, name=hold.task_name) for hold in executor.holds.values() if hold.fence is not None
+        Holding(fence=hold.fence, name=hold.task_name)
+        for hold in executor.holds.values()
+        if hold.fence is not None and not hold.waits_ahead
     ]
     return ExecutorView(
         executor_id=executor.executor_id,

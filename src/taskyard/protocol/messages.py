@@ -17,7 +17,7 @@ from taskyard.task.model import Chunk, Fence, Outcome, Spec
 # What an introduction offers; the link fills it in. Their defaults there stay 1 for ever: that is what a peer of version 1
 # leaves out.
 OLDEST_VERSION = 1
-NEWEST_VERSION = 4
+NEWEST_VERSION = 5
 
 #: Of so many requests, at most, an executor says that it has their environments.
 MOST_ENVIRONMENTS = 256
@@ -118,8 +118,8 @@ class Finished(Message, tag="finished"):
 
 
 class Rejected(Message, tag="rejected"):
-    """The executor has no room for the ``Run``, is draining, or was told to stop that attempt before. ``unfit`` where it
-    is the executor that something is wrong with, such as a full disk: the next ``Run`` would fare alike."""
+    """The executor has no room for the ``Run``, is draining, or was told to stop or to give back that attempt. ``unfit`` where
+    it is the executor that something is wrong with, such as a full disk: the next ``Run`` would fare alike."""
 
     fence: Fence
     message: str
@@ -173,10 +173,19 @@ class RepositoryAddress(Message):
 
 
 class Run(Message, tag="run"):
+    """``ahead`` where the executor has no room for it yet: it begins when it has, without another word."""
+
     fence: Fence
     name: str
     spec: Spec
     repositories: tuple[RepositoryAddress, ...] = ()
+    ahead: bool = False
+
+
+class Revoke(Message, tag="revoke"):
+    """Give that attempt back, by ``Rejected``, unless it has begun: then nothing is answered."""
+
+    fence: Fence
 
 
 class Stop(Message, tag="stop"):
@@ -218,5 +227,5 @@ class Drain(Message, tag="drain"):
     draining: bool = True
 
 
-ManagerOrder = HeartbeatEcho | Run | Stop | Keep | Kill | Acknowledge | AcknowledgeOutput | Drain
+ManagerOrder = HeartbeatEcho | Run | Revoke | Stop | Keep | Kill | Acknowledge | AcknowledgeOutput | Drain
 ManagerMessage = Welcome | Refuse | ManagerOrder

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from taskyard.errors import InvalidInput
-from taskyard.protocol.messages import NEWEST_VERSION, KeptEnvironments, Run
+from taskyard.protocol.messages import NEWEST_VERSION, KeptEnvironments, Revoke, Run
 from taskyard.protocol.requests import Call, ForgetExecutor, Submit, UpdateTask
 from taskyard.task.model import Limits, Needs, Reason, Spec, SpecChange, StopCause
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 PROGRAMS = 3
 #: The version from which on a manager reads which environments an executor has.
 ENVIRONMENTS = 4
+#: The version from which on an executor holds attempts beyond its slots.
+PREFETCH = 5
 
 #: By the version that brought them: words, and the nearest one that the version before has. The type belongs to the key,
 #: since two words of different enumerations may be equal.
@@ -51,6 +53,8 @@ def readable(message: T, version: int) -> T:
         raise InvalidInput("the executor is of an older Taskyard, which runs Python's scripts only: upgrade it")
     if isinstance(message, KeptEnvironments) and version < ENVIRONMENTS:
         raise InvalidInput("the manager is older than this executor and does not know what environments are kept")
+    if isinstance(message, Revoke) and version < PREFETCH:
+        raise InvalidInput("the executor is older than this manager and gives nothing back")
     words = {key: word for brought, new in _NEW_WORDS.items() if brought > version for key, word in new.items()}
     return _without(message, words)  # type: ignore[no-any-return]  # of the same type
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from taskyard.executor import service
@@ -46,6 +47,20 @@ class TestEnd:
             outcome = (await manager.finished()).outcome
         assert (outcome.reason, outcome.exit_code) == (Reason.DRAINED, 0)
         assert not is_alive(pid)
+
+    async def test_what_downloads_ahead_is_given_back(
+        self, manager: Manager, settings: ExecutorSettings, repository: Repository
+    ) -> None:
+        repository.held = True
+        async with executing(settings) as stop:
+            await manager.until(lambda: manager.links)
+            manager.send(run(STUBBORN, of=A))
+            await pid_of(manager, A)
+            order = run("", of=B, files=(repository.add(b"x"),), repositories=(repository.address,))
+            manager.send(msgspec.structs.replace(order, ahead=True))
+            await asyncio.to_thread(repository.requested.wait)
+            stop.set()
+            assert (await manager.heard_of(Rejected)).fence == B
 
     async def test_what_downloads_is_given_back(
         self, manager: Manager, settings: ExecutorSettings, repository: Repository

@@ -17,6 +17,7 @@ from taskyard.executor.stimuli import (
     Dropped,
     Ended,
     EndGrace,
+    FetchAhead,
     Forget,
     Gone,
     GraceOver,
@@ -44,6 +45,7 @@ from taskyard.protocol.messages import (
     Keep,
     Kill,
     Rejected,
+    Revoke,
     Run,
     Started,
     Stop,
@@ -63,6 +65,10 @@ def capacity(slots: float = 1, **others: float) -> dict[str, int]:
 def run(fence: Fence, grace: float = 3.0, **resources: float) -> Run:
     amounts = {name: thousandths(amount) for name, amount in resources.items()}
     return Run(fence=fence, name=fence.task_id, spec=Spec(arguments=("x.py",), grace=grace, resources=amounts))
+
+
+def ahead(fence: Fence, **resources: float) -> Run:
+    return msgspec.structs.replace(run(fence, **resources), ahead=True)
 
 
 def welcome(deadline: float = 30.0, **stored: int) -> Welcome:
@@ -251,6 +257,83 @@ class TestWaiting:
         rejected = Rejected(fence=A, message="the executor is draining")
         assert fed(node, stimulus)[:2] == [Send(Draining()), Send(rejected)]
         assert node.holds == (B,)
+
+
+class TestAhead:
+    """B comes while A has the only slot, and the manager knows that."""
+
+    @pytest.fixture
+    def node(self) -> Node:
+        node = Node(capacity())
+        running(node)
+        assert fed(node, ahead(B)) == [FetchAhead(ahead(B))]
+        return node
+
+    def test_it_begins_when_the_slot_is_free(self, node: Node) -> None:
+        assert node.holds == (A, B)
+        assert fed(node, Gone(A)) == [StartAttempt(ahead(B))]
+
+    def test_it_begins_at_once_where_the_slot_is_free_by_then(self) -> None:
+        assert fed(Node(capacity()), ahead(A)) == [StartAttempt(ahead(A))]
+
+    def test_first_come_first_served(self, node: Node) -> None:
+        fed(node, ahead(C))
+        assert node.holds == (A, B, C)
+        assert fed(node, Gone(A)) == [StartAttempt(ahead(B))]
+        assert fed(node, Ended(A, OUTCOME)) == [Report(A, OUTCOME)]
+
+    def test_every_resource_counts(self) -> None:
+        node = Node(capacity(slots=2, memory=100))
+        fed(node, run(A, memory=80), run(B, memory=20), ahead(C, memory=80))
+        assert fed(node, Gone(B)) == []
+        assert fed(node, Gone(A)) == [StartAttempt(ahead(C, memory=80))]
+
+    def test_what_the_manager_knows_room_for_comes_first(self, node: Node) -> None:
+        fed(node, Kill(fence=A), run(C))
+        assert fed(node, Dropped(A))[-1] == StartAttempt(run(C))
+        assert node.holds == (C, B)
+
+    @pytest.mark.parametrize("order", [Revoke(fence=B), Stop(fence=B, grace=1), Kill(fence=B)])
+    def test_it_never_begins_once_it_is_asked_for(self, node: Node, order: Stimulus) -> None:
+        (answer,) = sent(fed(node, order))
+        assert answer in (
+            Stopped(fence=B),
+            Rejected(fence=B, message="the manager has asked for it back"),
+        )
+        assert node.holds == (A,)
+        assert fed(node, Gone(A)) == []
+        (answer,) = sent(fed(node, ahead(B)))
+        assert isinstance(answer, Rejected)
+
+    @pytest.mark.parametrize("situation", [starting, running, ending, ended])
+    def test_what_has_begun_is_not_given_back(self, situation: Situation) -> None:
+        node = Node(capacity())
+        situation(node)
+        assert fed(node, Revoke(fence=A)) == []
+        assert A in (*node.holds, *node.finished)
+
+    def test_what_waited_behind_it_moves_up(self) -> None:
+        node = Node(capacity(slots=3, memory=100))
+        fed(node, run(A, memory=80), ahead(B, memory=80), ahead(C, memory=20))
+        assert fed(node, Revoke(fence=B))[1:] == [StartAttempt(ahead(C, memory=20))]
+
+    @pytest.mark.parametrize("leaving", [Drain(), ShutDown()])
+    def test_it_is_given_back_by_an_executor_that_drains(self, node: Node, leaving: Stimulus) -> None:
+        assert Rejected(fence=B, message="the executor is draining") in sent(fed(node, leaving))
+        assert fed(node, Gone(A)) == []
+
+    def test_it_does_not_begin_after_the_deadline(self, node: Node) -> None:
+        """The manager runs it elsewhere then."""
+        fed(node, welcome(deadline=30.0))
+        assert fed(node, Tick(now=30.0, confirmed_at=0.0)) == [
+            Send(Rejected(fence=B, message="the manager was not heard in time")),
+            KillAttempt(A),
+        ]
+        assert StartAttempt(ahead(B)) not in fed(node, Dropped(A))
+
+    def test_there_is_an_end_to_it(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "MOST_AHEAD", 1)
+        assert sent(fed(node, ahead(C))) == [Rejected(fence=C, message="the executor holds too many attempts ahead")]
 
 
 class TestStop:

@@ -16,6 +16,7 @@ from taskyard.executor.stimuli import (
     Dropped,
     Ended,
     EndGrace,
+    FetchAhead,
     Forget,
     Gone,
     GraceOver,
@@ -42,6 +43,7 @@ from taskyard.protocol.messages import (
     Keep,
     Kill,
     Rejected,
+    Revoke,
     Run,
     Started,
     Stop,
@@ -79,6 +81,7 @@ class NodeMachine(RuleBasedStateMachine):
         self.using: dict[Fence, Run] = {}  # have their room still
         self.lost: set[Fence] = set()  # killed by the deadline
         self.accepted: set[Fence] = set()  # runs that were not answered, and have not ended
+        self.ahead: set[Fence] = set()  # those of which the manager said that there is no room yet
         self.spool: dict[Fence, Outcome] = {}  # outcomes that lie on the disk
         self.ends_of: Counter[Fence] = Counter()
         self.starts: Counter[Fence] = Counter()
@@ -123,6 +126,9 @@ class NodeMachine(RuleBasedStateMachine):
                 assert fence not in self.killed
             case Send(message=Finished(outcome=outcome)):
                 assert outcome.reason is Reason.LOST
+            case FetchAhead(run=run):
+                assert run.ahead
+                assert run.fence not in self.alive
             case Send(message=Draining()) | BeginGrace() | EndGrace():
                 pass
             case _:
@@ -130,18 +136,18 @@ class NodeMachine(RuleBasedStateMachine):
 
     # --- the manager --------------------------------------------------------------------------------------------------
 
-    @rule(fence=FENCES, spec=USUAL, fits=st.sampled_from([True, True, False]))
-    def run(self, fence: Fence, spec: Spec, fits: bool) -> None:
-        self._run(fence, spec, fits)
+    @rule(fence=FENCES, spec=USUAL, fits=st.sampled_from([True, True, False]), ahead=st.booleans())
+    def run(self, fence: Fence, spec: Spec, fits: bool, ahead: bool) -> None:
+        self._run(fence, spec, fits, ahead)
 
     @precondition(lambda self: not self.node.draining)
     @rule(fence=FENCES, spec=USUAL)
     def run_that_fits(self, fence: Fence, spec: Spec) -> None:
         self._run(fence, spec, fits=True)
 
-    def _run(self, fence: Fence, spec: Spec, fits: bool) -> None:
+    def _run(self, fence: Fence, spec: Spec, fits: bool, ahead: bool = False) -> None:
         known = fence in (*self.node.holds, *self.node.finished)
-        instructions = self.feed(Run(fence=fence, name="n", spec=spec))
+        instructions = self.feed(Run(fence=fence, name="n", spec=spec, ahead=ahead))
         if known:
             assert instructions == []
             return
@@ -149,6 +155,7 @@ class NodeMachine(RuleBasedStateMachine):
         assert (fence in self.node.holds) != bool(answers)
         if not answers:
             self.accepted.add(fence)
+            (self.ahead.add if ahead else self.ahead.discard)(fence)
         for started in [one for one in instructions if isinstance(one, StartAttempt)]:
             if not fits:
                 self.not_taken(started.run.fence)
@@ -183,7 +190,20 @@ class NodeMachine(RuleBasedStateMachine):
         fence = self.mostly_known(data)
         instructions = self.feed(Stop(fence=fence, grace=grace))
         if fence not in (*self.node.holds, *self.node.finished):
-            assert instructions == [Send(Stopped(fence=fence))]
+            answer, *others = instructions
+            assert answer == Send(Stopped(fence=fence))
+            assert all(isinstance(one, StartAttempt) for one in others)
+
+    @precondition(lambda self: self.accepted)
+    @rule(data=st.data())
+    def revoke(self, data: st.DataObject) -> None:
+        """What has begun runs on; anything else is given back, and never begins."""
+        fence = self.mostly_known(data)
+        begun = fence in self.alive or fence in self.node.finished
+        instructions = self.feed(Revoke(fence=fence))
+        given_back = [one.message for one in instructions if isinstance(one, Send)]
+        assert [type(one) for one in given_back] == ([] if begun else [Rejected])
+        assert (fence in (*self.node.holds, *self.node.finished)) == begun
 
     @precondition(lambda self: self.accepted or self.spool)
     @rule(data=st.data())
@@ -329,9 +349,10 @@ class NodeMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_waits_waits_for_something(self) -> None:
-        """A ``Run`` that was accepted is started as soon as what was killed has gone."""
-        if set(self.node.holds) - set(self.alive):
-            assert self.killed
+        """A ``Run`` that was accepted is started as soon as what was killed has gone; one that is ahead when there is room."""
+        waiting = set(self.node.holds) - set(self.alive)
+        assert self.using or not waiting
+        assert self.killed or waiting <= self.ahead
 
     @invariant()
     def the_deadline_watches_over_what_has_processes(self) -> None:

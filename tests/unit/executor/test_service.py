@@ -339,6 +339,23 @@ class TestFiles:
         assert "'data.bin' could not be downloaded" in outcome.message
         assert "answered 404" in outcome.message
 
+    @pytest.mark.parametrize("answers", [[], [404]], ids=["at once", "at the second try"])
+    async def test_of_what_waits_for_room(
+        self, manager: Manager, executor: object, repository: Repository, answers: list[int]
+    ) -> None:
+        """They are there when it begins; where they could not be had, they are asked for again."""
+        repository.answers = list(answers)
+        manager.send(run(FOREVER, of=A))
+        await pid_of(manager, A)
+        files = (script("print(open('data.bin').read())"), repository.add(b"x"))
+        order = run("", of=B, files=files, repositories=(repository.address,))
+        manager.send(msgspec.structs.replace(order, ahead=True))
+        await asyncio.to_thread(repository.requested.wait)
+        assert not any(isinstance(one, Started) and one.fence == B for one in manager.heard)
+        manager.send(Stop(fence=A, grace=0))
+        assert (await manager.finished(B)).outcome.succeeded
+        assert len(repository.requests) == 1 + len(answers)
+
     async def test_too_many_artifacts(self, manager: Manager, settings: ExecutorSettings) -> None:
         text = "import os\nfor n in range(3): open(os.environ['TASKYARD_OUTPUT'] + f'/{n}', 'w')"
         async with executing(settings.model_copy(update={"max_artifacts": 2})):

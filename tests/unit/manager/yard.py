@@ -234,7 +234,8 @@ class Yard:
         """No room is lost: what is taken is held, and what is held belongs to a task with an open attempt."""
         for executor in self.fleet:
             for resource in executor.capacity:
-                taken = sum(dict(hold.requirement.resources).get(resource, 0) for hold in executor.holds.values())
+                taking = [hold for hold in executor.holds.values() if not hold.ahead]
+                taken = sum(dict(hold.requirement.resources).get(resource, 0) for hold in taking)
                 assert executor.used.get(resource, 0) == taken
 
     async def check_against_store(self) -> None:

@@ -297,7 +297,7 @@ def _note_attempt(database: Database, task: Task, event: Event, now: float, cour
         database.run("begin_attempt", task=task.order, number=task.attempt, started_at=now, **told)
 
 
-_NEIGHBOUR = ", with a task that was lost more often: not charged"
+_NOT_CHARGED = ": not charged, as it had not begun, or another task there was lost more often"
 
 
 def _outcome_of(event: Event) -> Outcome | None:
@@ -306,7 +306,7 @@ def _outcome_of(event: Event) -> Outcome | None:
         case Ended():
             return event.outcome
         case Lost(charged=charged):
-            return Outcome(reason=Reason.LOST, message="the executor was lost" + ("" if charged else _NEIGHBOUR))
+            return Outcome(reason=Reason.LOST, message="the executor was lost" + ("" if charged else _NOT_CHARGED))
         case Missing():
             return Outcome(reason=Reason.LOST, message="the executor came back without the attempt")
         case Released():
