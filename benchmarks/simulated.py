@@ -33,6 +33,7 @@ from taskyard.protocol.messages import (
     HeartbeatEcho,
     Hello,
     ManagerOrder,
+    Revoke,
     Run,
     Started,
     Usage,
@@ -101,7 +102,7 @@ class _Executor:
             case Acknowledge(discarded=discarded):
                 assert not discarded
                 self._process.ended()
-            case HeartbeatEcho():
+            case HeartbeatEcho() | Revoke():  # whatever may be asked back has ended
                 pass
             case _:
                 raise AssertionError(f"{self._name} was not to hear {message}")
