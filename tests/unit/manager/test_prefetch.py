@@ -254,6 +254,15 @@ def test_nobody_where_what_is_more_urgent_cannot_run_there() -> None:
     assert rounds.revoked() == []
 
 
+def test_nobody_who_is_as_urgent() -> None:
+    rounds = Rounds(executor("e1", gpu="yes"), executor("e2"))
+    rounds.put(task("a", 1, priority=1, needs=LABELLED), task("b", 2, priority=1, needs=LABELLED))
+    assert rounds.put(task("c", 3), task("d", 4)) == ["c", "d+"]
+    rounds.put(task("urgent", 5, priority=1, needs=LABELLED))
+    assert rounds.ahead() == ["b", "d"]
+    assert rounds.revoked() == []
+
+
 def test_everybody_where_the_executor_is_cordoned() -> None:
     rounds = Rounds(executor(), prefetch=2)
     rounds.put(*(task(name, number) for number, name in enumerate("abc")))
