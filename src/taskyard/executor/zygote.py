@@ -62,6 +62,8 @@ _LATE_SIGNALS = {
     _signal.SIGINT: _signal.default_int_handler,
 }
 _SIGNALS = {_one: _signal.getsignal(_one) for _one in _signal.valid_signals()}
+#: Seconds without a job after which a spare rehearses: where jobs wait in line it would only take the CPU from them.
+LEISURE = 0.01
 #: A little of what scripts do.
 REHEARSAL = """
 import sys
@@ -84,15 +86,15 @@ _CLOSE_ON_EXEC = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)
 # --- the sockets ----------------------------------------------------------------------------------------------------------
 
 
-def receive(end: _socket.socket) -> tuple[Any, list[int]] | None:
-    """One object and the descriptors that came with it; None at the end of the stream."""
+def receive(end: _socket.socket) -> tuple[Any, list[int]]:
+    """One object and the descriptors that came with it. Ends the process with the stream."""
     head, descriptors = _first(end)
     head = _filled(end, head, LENGTH_BYTES)
-    if len(head) < LENGTH_BYTES:
-        return None
     length = int.from_bytes(head, "little")
     body = _filled(end, b"", length)
-    return (marshal.loads(body), descriptors) if len(body) == length else None  # noqa: S302
+    if len(head) < LENGTH_BYTES or len(body) < length:
+        os._exit(0)
+    return marshal.loads(body), descriptors  # noqa: S302
 
 
 def send(end: _socket.socket, message: Any) -> None:
@@ -136,19 +138,14 @@ def serve(descriptor: int) -> dict[str, Any]:
     control = _socket.socket(fileno=descriptor)
     os.set_inheritable(descriptor, False)
     _be_quiet()
-    received = receive(control)
-    if received is None:
-        os._exit(0)
+    opened, _ = receive(control)
     room = _room()
     os.environb.pop(ROOM, None)
-    send(control, _warm_up(received[0]["preload"]))
+    send(control, _warm_up(opened["preload"]))
     silence = _settled()
     gc.disable()  # a collection would copy what the spares share
     while True:
-        received = receive(control)
-        if received is None:
-            os._exit(0)
-        request, (end,) = received
+        request, (end,) = receive(control)
         if _packages() != _begun_with:
             send(control, {"stale": True})  # the keeper ends us
             os.close(end)
@@ -337,13 +334,15 @@ def _wait_for_job(end: _socket.socket, room: tuple[int, int], silence: Silence, 
     _forget()
     if room[1]:
         ctypes.memset(room[0], 0, room[1])
-    _rehearse()
-    silence.is_kept()
     end.sendall(READY + str(os.getpid()).encode() + more)
-    received = receive(end)
-    if received is None:
-        os._exit(0)
-    job, outputs = received
+    end.settimeout(LEISURE)
+    try:
+        end.recv(1, _socket.MSG_PEEK)
+    except OSError:  # there is no job yet, and so the time for it
+        _rehearse()
+        silence.is_kept()
+    end.settimeout(None)
+    job, outputs = receive(end)
     for number, descriptor in enumerate(outputs, 1):
         os.dup2(descriptor, number)
         os.close(descriptor)
