@@ -36,7 +36,7 @@ MEANINGS = {
     Exit.CONFLICT: "not possible in the present state: a name that is taken, a task that has not ended",
     Exit.UNAUTHORIZED: "no token, or a wrong one",
     Exit.ADDRESS_IN_USE: "a port to listen on is taken",
-    Exit.STORE: "the store cannot be used: another manager has it, or it is damaged or too new",
+    Exit.STORE: "the store cannot be used: another manager, or another API Server, has it; or it is damaged or too new",
     Exit.TIMEOUT: "the time to wait, or the task's own timeout, has passed",
     Exit.INTERRUPTED: "Ctrl-C",
     Exit.BROKEN_PIPE: "the reader of our output has gone",

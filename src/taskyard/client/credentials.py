@@ -30,7 +30,9 @@ def find_token(url: str, settings: ClientSettings) -> Token:
     except ValueError as error:
         raise InvalidInput(f"{url!r} is no address of an API Server: {error}") from error
     if not is_loopback(host) and host != socket.gethostname().lower():
-        return Token("", "none: the one of the data directory is for this machine alone, give TASKYARD_USER_TOKEN")
+        return Token(
+            "", "none: the data directory's is for loopback and our own host name alone, give TASKYARD_USER_TOKEN"
+        )
     found = tokens.load(settings.data_dir)
     if found is None or not found.user:
         return Token("", f"none: there is none in {settings.data_dir}, give --data-dir or TASKYARD_USER_TOKEN")
