@@ -53,7 +53,7 @@ def read_address(text: str, default_port: int, secure_port: int = HTTPS_PORT) ->
         host, _, port = rest.partition(":")
     sound = is_host(host) and re.fullmatch(r"(/[\w.~/-]*)?", path, re.ASCII) is not None
     if not sound or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
-        raise ValueError(f"{text!r} is not an address: give host or host:port")
+        raise ValueError(f"{text!r} is not an address: give host or host:port, or wss://host[:port][/path] for TLS")
     secure = scheme in _SECURE
     return Address(host, int(port or (secure_port if secure else default_port)), secure, path or "/")
 

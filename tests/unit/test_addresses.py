@@ -36,7 +36,7 @@ def test_an_address_is_a_host_and_perhaps_a_port(text: str, expected: Address) -
     ],
 )
 def test_anything_else_is_no_address(text: str) -> None:
-    with pytest.raises(ValueError, match="give host or host:port"):
+    with pytest.raises(ValueError, match="give host or host:port, or wss://"):
         read_address(text, 5555)
 
 

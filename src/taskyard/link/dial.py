@@ -36,7 +36,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from taskyard.addresses import Address
-from taskyard.authorities import trusted
+from taskyard.authorities import distrust, trusted
 from taskyard.errors import IdentityShared, Refused, TaskyardError, Unavailable
 from taskyard.link.base import Handler, Link
 from taskyard.link.clock import now
@@ -148,14 +148,14 @@ async def _connected(address: Address, max_frame: int, timeout: float) -> AsyncI
         status = error.response.status_code
         if status in _BY_A_PROXY:
             raise Unavailable(f"the proxy at {shown} cannot reach the manager (HTTP {status})") from error
-        reason = error.response.body.decode(errors="replace").strip() or f"HTTP {status}"
         if status == 503:
+            reason = error.response.body.decode(errors="replace").strip() or f"HTTP {status}"
             raise Unavailable(f"{shown} has no room: {reason}") from error
-        raise Refused(f"what answers at {shown} is no link of ours: {reason}") from error
-    except ssl.SSLCertVerificationError as error:
-        raise Unavailable(
-            f"the certificate of {shown} is not trusted ({error.verify_message}): SSL_CERT_FILE names a file of authorities"
+        raise Refused(
+            f"there is no manager's link at {address.url} (HTTP {status}): check the port and the path"
         ) from error
+    except ssl.SSLCertVerificationError as error:
+        raise Unavailable(f"the certificate of {shown} is {distrust(error)}") from error
     except (OSError, InvalidMessage) as error:
         raise Unavailable(f"cannot reach {shown}: {error}") from error
     except ConnectionClosed as error:  # the peer died between the connection and our half of the handshake

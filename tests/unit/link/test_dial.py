@@ -11,7 +11,9 @@ import pytest
 import structlog
 import structlog.testing
 from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
 from websockets.exceptions import ConnectionClosedError
+from websockets.http11 import Request, Response
 
 from taskyard.addresses import Address
 from taskyard.errors import (
@@ -173,6 +175,22 @@ async def test_what_is_no_manager_is_recognised(answer: bytes, kind: type[Taskya
         error = await ending(Address(LOCALHOST, port))
     assert type(error) is kind
     assert f"{LOCALHOST}:{port}" in error.message
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_another_server_is_told_without_what_it_says(status: int) -> None:
+    def refuse(connection: ServerConnection, _request: Request) -> Response:
+        return connection.respond(status, '{"code": "something"}')
+
+    async def session(_connection: ServerConnection) -> None: ...
+
+    async with serve_websocket(session, LOCALHOST, 0, process_request=refuse) as server:
+        address = Address(LOCALHOST, server.sockets[0].getsockname()[1], path="/wrong")
+        error = await ending(address)
+    assert type(error) is Refused
+    assert error.message == (
+        f"there is no manager's link at ws://{LOCALHOST}:{address.port}/wrong (HTTP {status}): check the port and the path"
+    )
 
 
 async def test_a_manager_that_does_not_accept_in_time_is_unavailable() -> None:
