@@ -76,7 +76,11 @@ class AsyncClient:
     ) -> None:
         settings = settings or ClientSettings()
         url = url or settings.url
-        found = find_token(url, settings) if token is None else Token(token, "the one that was given")
+        found = (
+            find_token(url, settings)
+            if token is None
+            else Token(token, "the one that was given" if token else "the one that was given is empty")
+        )
         self._http = Http(url, found, settings.timeout, transport)
         self._patience = partial(logs.Patience, patience, on_away)
 

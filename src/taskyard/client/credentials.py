@@ -12,7 +12,8 @@ from taskyard.settings import ClientSettings, is_loopback
 
 
 class Token(NamedTuple):
-    """``origin`` tells people where it came from; ``value`` is empty where there is none."""
+    """``origin`` tells people where it came from. Where there is none ``value`` is empty, and ``origin`` says how to give
+    one."""
 
     value: str
     origin: str
@@ -31,9 +32,9 @@ def find_token(url: str, settings: ClientSettings) -> Token:
         raise InvalidInput(f"{url!r} is no address of an API Server: {error}") from error
     if not is_loopback(host) and host != socket.gethostname().lower():
         return Token(
-            "", "none: the data directory's is for loopback and our own host name alone, give TASKYARD_USER_TOKEN"
+            "", "set TASKYARD_USER_TOKEN to it, as the data directory's is for loopback and our own host name alone"
         )
     found = tokens.load(settings.data_dir)
     if found is None or not found.user:
-        return Token("", f"none: there is none in {settings.data_dir}, give --data-dir or TASKYARD_USER_TOKEN")
+        return Token("", f"set TASKYARD_USER_TOKEN to it, or give --data-dir, as there is none in {settings.data_dir}")
     return Token(found.user[0].value, f"that of {settings.data_dir / tokens.FILE_NAME}")

@@ -15,7 +15,7 @@ import httpx2
 import msgspec
 
 from taskyard import errors
-from taskyard.authorities import trusted
+from taskyard.authorities import distrust, trusted
 from taskyard.client.credentials import Token
 from taskyard.settings import is_loopback
 
@@ -45,7 +45,7 @@ class Http:
     def __init__(self, url: str, token: Token, timeout: float, transport: httpx2.AsyncBaseTransport | None) -> None:
         self.url = url.rstrip("/")
         self._timeout = timeout
-        self._token_origin = token.origin
+        self._has_token, self._token_origin = bool(token.value), token.origin
         try:
             base = httpx2.URL(f"{self.url}/api/v2/")
         except (httpx2.InvalidURL, UnicodeEncodeError) as error:
@@ -129,11 +129,18 @@ class Http:
 
     def _refusal(self, response: httpx2.Response, body: bytes) -> errors.TaskyardError:
         error = problem(response, body)
+        if isinstance(error, errors.Unauthorized) and not self._has_token and _is_told(response):
+            return errors.Unauthorized(
+                f"{self.url} answers nobody without a token: {self._token_origin} "
+                "('taskyard token show --reveal' prints it on the machine of the API Server)"
+            )
         if isinstance(error, errors.Unauthorized):
             return errors.Unauthorized(f"{error.message} (the token that was sent: {self._token_origin})")
         return error
 
     def _unavailable(self, error: httpx2.HTTPError) -> errors.TaskyardError:
+        if reason := distrust(error):
+            return errors.Unavailable(f"the certificate of {self.url} is {reason}")
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             return errors.Unavailable(
                 f"no API Server can be reached at {self.url} ({error or type(error).__name__}): "
@@ -214,9 +221,13 @@ _BY_STATUS = {
 }
 
 
+def _is_told(response: httpx2.Response) -> bool:
+    return response.headers.get("content-type", "").startswith("application/problem+json")
+
+
 def problem(response: httpx2.Response, body: bytes) -> errors.TaskyardError:
     """The error that the server reports; where the answer is not our API's (a proxy's page), the one of its status."""
-    if response.headers.get("content-type", "").startswith("application/problem+json"):
+    if _is_told(response):
         return told_error(body)
     kind = _BY_STATUS.get(response.status_code, errors.TaskyardError)
     return kind(

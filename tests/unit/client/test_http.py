@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+import ssl
+from pathlib import Path
+
 import httpx2
 import pytest
 
 from taskyard import AsyncClient, Conflict, InvalidInput, NotFound, TaskyardError, Unauthorized, Unavailable
 from taskyard.errors import NameTaken, StorageFull, TooLarge
 from taskyard.settings import ClientSettings
+from tests.certificates import make_certificate
 from tests.unit.client.scripted import ScriptedApi, problem
 
 
@@ -42,6 +47,21 @@ async def test_a_refused_token_is_told_where_it_came_from(client: AsyncClient, a
         await client.get("hello")
 
 
+async def test_whoever_has_no_token_is_told_how_to_give_one(tmp_path: Path, api: ScriptedApi) -> None:
+    refused = problem(401, "unauthorized", "send the header 'Authorization: Bearer TOKEN'")
+    api.on("GET /tasks/hello", refused, refused)
+    settings = ClientSettings(data_dir=tmp_path)
+    for url, said in (
+        ("http://127.0.0.1:1", f"set TASKYARD_USER_TOKEN to it, or give --data-dir, as there is none in {tmp_path}"),
+        ("http://taskyard.example", "set TASKYARD_USER_TOKEN to it, as the data directory's is for loopback"),
+    ):
+        async with AsyncClient(url, settings=settings, transport=api) as client:
+            with pytest.raises(Unauthorized) as caught:
+                await client.get("hello")
+        assert said in caught.value.message
+        assert "header" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("failure", "sentence"),
     [
@@ -56,6 +76,24 @@ async def test_every_failure_of_the_network_is_unavailable(
     api.on("GET /tasks/hello", failure)
     with pytest.raises(Unavailable, match=sentence):
         await client.get("hello")
+
+
+async def test_a_certificate_that_is_not_trusted_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    made = make_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.certificate, made.key)
+
+    async def served(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(served, "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with AsyncClient(url, token="t", patience=0.0) as client:
+            with pytest.raises(
+                Unavailable, match=rf"certificate of {url} is not trusted \(self.signed .*SSL_CERT_FILE"
+            ):
+                await client.get("hello")
 
 
 async def test_a_get_is_repeated_once(client: AsyncClient, api: ScriptedApi) -> None:
