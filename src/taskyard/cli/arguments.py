@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 
 END_OF_OPTIONS = "--"
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-inf", re.ASCII | re.IGNORECASE)
 
 
 def global_options_last(
@@ -26,12 +28,17 @@ def global_options_last(
     return words[at:end] + words[:at] + words[end:]
 
 
-def unknown_option(words: Sequence[str], names: Collection[str]) -> str | None:
+def unknown_option(words: Sequence[str], names: Collection[str], takes_value: Callable[[str], bool]) -> str | None:
     """The first word before ``END_OF_OPTIONS`` that looks like an option and is none; None where there is no such word.
-    ``-tjson`` is the option ``-t`` with its value."""
+    ``-tjson`` is the option ``-t`` with its value, and a number below zero the value of the option before it."""
+    before = ""
     for word in words:
         if word == END_OF_OPTIONS:
             return None
+        if takes_value(before) and _NEGATIVE.fullmatch(word):
+            before = ""
+            continue
+        before = word
         name = word.partition("=")[0]
         short = word[:2] if not word.startswith("--") else name
         if word.startswith("-") and word != "-" and name not in names and short not in names:

@@ -111,7 +111,7 @@ def arranged(app: App, words: Sequence[str]) -> list[str]:
     valued = {name for argument in arguments for name in argument.names if argument.token_count()[0]}
     ordered = script_last(words[1:], valued.__contains__, MODULE)
     options = {name for argument in arguments for name in argument.names} | {*app.help_flags, *app.version_flags}
-    if unknown := unknown_option(ordered, options):
+    if unknown := unknown_option(ordered, options, valued.__contains__):
         raise InvalidInput(no_such_option(unknown, words[0]))
     return [words[0], *ordered]
 

@@ -130,6 +130,8 @@ def rm(*keys: str, all: bool = False, data_dir: DataDir = None, json: Json = Fal
         removed = preparing.remove(settings, key)
         if json:
             show.json_line({"removed": removed.key})
+        else:
+            show.line(f"removed {removed.key} ({show.size(removed.size)})")
 
     if not all:
         return for_each(keys, remove)

@@ -98,7 +98,11 @@ class What:
                 raise InvalidInput("--program and -m are two ways to say what to run: give one of them")
             return shlex.join(["-m", self.module, *words])
         if not words:
-            raise InvalidInput(f"give the {'program' if self.program else 'script'} to run, or a module with -m")
+            raise InvalidInput(
+                "give the program to run"
+                if self.program
+                else "give the script to run, a module with -m, or a program with --program"
+            )
         if self.program:
             return [f"./{Path(words[0]).name}" if _is_sent(words[0]) else words[0], *words[1:]]
         return shlex.join([Path(words[0]).name, *words[1:]])
@@ -131,11 +135,11 @@ class What:
         if self.fresh:
             given["fork"] = "never"
         if self.timeout is not None:
-            given["timeout"] = self.timeout
+            given["timeout"] = _positive("--timeout", self.timeout)
         if self.queue_timeout is not None:
-            given["queue_timeout"] = self.queue_timeout
+            given["queue_timeout"] = _positive("--queue-timeout", self.queue_timeout)
         if self.total_timeout is not None:
-            given["total_timeout"] = self.total_timeout
+            given["total_timeout"] = _positive("--total-timeout", self.total_timeout)
         if self.grace is not None:
             given["grace"] = self.grace
         if self.retries is not None:
@@ -157,6 +161,12 @@ def listed_in(file: Path | None) -> tuple[str, ...]:
     with reading(file):
         text = file.read_text(errors="replace")
     return requirements_file(text)
+
+
+def _positive(option: str, seconds: float) -> float:
+    if seconds <= 0:
+        raise InvalidInput(f"{option} takes a positive number of seconds, not {seconds:g}")
+    return seconds
 
 
 def _is_sent(program: str) -> bool:

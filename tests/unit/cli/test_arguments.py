@@ -64,8 +64,12 @@ def test_what_follows_the_script_is_the_scripts(words: str, arranged: str) -> No
         ("-eA=1 --env=A=1 - -- x", None),
         ("-x -- x", "-x"),
         ("--environment -- x", "--environment"),
+        ("-e -1.5 -- x", None),
+        ("-e=A -1 -- x", "-1"),
+        ("-e A -1 -- x", "-1"),
+        ("-1 -- x", "-1"),
         ("", None),
     ],
 )
 def test_what_looks_like_an_option_and_is_none(words: str, unknown: str | None) -> None:
-    assert unknown_option(words.split(), {"-e", "--env"}) == unknown
+    assert unknown_option(words.split(), {"-e", "--env"}, {"-e", "--env"}.__contains__) == unknown

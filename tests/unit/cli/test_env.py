@@ -110,7 +110,9 @@ def test_what_is_not_used_is_removed_and_what_is_is_said(
     assert cli("env", "rm", "a" * 32, "b" * 8) == Exit.NOT_FOUND
     assert cli("env", "rm", "b" * 8) == Exit.CONFLICT
     os.close(lock)
+    capsys.readouterr()
     assert cli("env", "rm", "b" * 8) == Exit.OK
+    assert capsys.readouterr().out == f"removed {'b' * 32} (2.0 KiB)\n"
     assert shelf.kept() == []
     for words in ([], ["--all", "a" * 32]):
         assert cli("env", "rm", *words) == Exit.USAGE

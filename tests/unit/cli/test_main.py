@@ -66,6 +66,12 @@ def test_a_wrong_command_line_is_one_sentence(
         (("status",), "requires an argument (see 'taskyard status --help')"),
         (("run", "--nosuch", "x"), "there is no option --nosuch (see 'taskyard run --help'; the script's own options"),
         (("submit", "-x=1", "x"), "there is no option -x (see 'taskyard submit --help'; "),
+        (("run", "--timeout", "-1", "x"), "--timeout takes a positive number of seconds, not -1"),
+        (("run", "--queue-timeout=-1e3", "x"), "--queue-timeout takes a positive number of seconds, not -1000"),
+        (("submit", "--total-timeout", "0", "x"), "--total-timeout takes a positive number of seconds, not 0"),
+        (("run",), "give the script to run, a module with -m, or a program with --program"),
+        (("run", "--program"), "taskyard: give the program to run\n"),
+        (("executor", "-a", "https://m/x"), "give host or host:port, or wss://host[:port][/path] for TLS"),
     ],
 )
 def test_a_mistake_is_told_with_the_help_of_its_command(

@@ -65,7 +65,7 @@ def sent_spec(request: httpx2.Request) -> object:
         (("--resource", "cpus=1e400"), "resources.cpus"),
         (("--timeout", "inf"), "timeout"),
         (("--queue-timeout", "nan"), "queue_timeout"),
-        (("--total-timeout", "-inf"), "total_timeout"),
+        (("--total-timeout", "inf"), "total_timeout"),
         (("--grace", "nan"), "grace"),
     ],
 )
@@ -75,6 +75,14 @@ def test_a_number_that_is_not_finite_is_no_option(
     for command in ("run", "submit"):
         assert cli(command, *words, str(script)) == Exit.USAGE
         assert capsys.readouterr().err.startswith(f"taskyard: {name}: ")
+
+
+def test_a_number_below_zero_is_the_value_of_its_option(cli: Cli, api: ScriptedApi, script: Path) -> None:
+    api.on("POST /tasks", task())
+    assert cli("submit", "--priority", "-1", str(script)) == Exit.OK
+    spec = sent_spec(api.requests[-1])
+    assert isinstance(spec, dict)
+    assert spec["priority"] == -1
 
 
 def test_everything_after_the_script_is_the_scripts(
