@@ -28,6 +28,9 @@ MAX_QUEUED = 100_000
 #: Pages in the write-ahead log after which it is copied into the file: when nobody waits, and at last in any case.
 CHECKPOINT_IDLE, CHECKPOINT_BUSY = 1_000, 8_000
 
+#: After a commit of so many jobs, the next one waits for as many, so many seconds at most: each commit costs a sync.
+CROWD, GATHERING = 8, 0.001
+
 Operation = Callable[[Database], Any]
 
 
@@ -66,6 +69,7 @@ class Writer:
         self._queue: deque[Job] = deque()
         self._arrived = threading.Condition()
         self._hurried = False
+        self._last = 0  # jobs in the last commit
         self._refusal: StoreError | None = None
         self._log_pages = 0
         database.forget_all()
@@ -113,6 +117,8 @@ class Writer:
     def _wait(self) -> bool:
         with self._arrived:
             self._arrived.wait_for(lambda: self._hurried or self._refusal)
+            if self._last >= CROWD:
+                self._arrived.wait_for(lambda: len(self._queue) >= self._last or self._refusal, GATHERING)
             return bool(self._queue) or self._refusal is None
 
     def _take(self) -> list[Job]:
@@ -124,6 +130,7 @@ class Writer:
                 jobs.append(self._queue.popleft())
                 size += jobs[-1].size
             self._hurried = bool(self._queue)
+            self._last = len(jobs)
             return jobs
 
     def _commit(self, jobs: list[Job]) -> Committed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,38 @@ def test_the_answer_comes_after_the_commit(bench: Bench) -> None:
 def test_a_step_without_jobs_does_nothing(bench: Bench) -> None:
     bench.writer.step()
     assert bench.delivered == []
+
+
+@pytest.mark.parametrize(("most", "commits"), [(30.0, [8, 8]), (0.0, [8, 1, 7])])
+def test_after_a_crowd_a_commit_waits_for_as_many_for_a_while(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, most: float, commits: list[int]
+) -> None:
+    monkeypatch.setattr(writer_module, "GATHERING", most)
+    alone = threading.Event()
+    delivered = bench.delivered
+
+    def deliver(committed: Committed) -> None:
+        delivered.append(committed)
+        if len(committed.answers) == 1:
+            alone.set()
+
+    bench.writer._deliver = deliver
+    for value in range(8):
+        bench.put(insert(value))
+    bench.writer.step()
+    thread = threading.Thread(target=bench.writer.run)
+    thread.start()
+    bench.put(insert(8))
+    bench.writer.wake()
+    if not most:
+        assert alone.wait(30)
+    for value in range(9, 16):
+        bench.put(insert(value))
+    bench.writer.wake()
+    bench.writer.finish()
+    thread.join(30)
+    assert [len(committed.answers) for committed in delivered] == commits
+    assert bench.stored() == list(range(16))
 
 
 def test_output_in_one_commit_is_bounded(bench: Bench) -> None:
