@@ -95,7 +95,8 @@ def test_a_cordon_is_shown_and_can_be_lifted(tmp_path: Path) -> None:
     with Yard(tmp_path, TASKYARD_CORDON_AFTER="1", TASKYARD_CORDON_PAUSE="600") as yard:
         yard.manager()
         yard.api()
-        yard.executor("--name", "broken", "--python", str(interpreter))
+        # Without spares: one that was started in time would not miss the interpreter.
+        yard.executor("--name", "broken", "--python", str(interpreter), "--spares", "0")
         interpreter.unlink()
         yard.cli("submit", "--name", "one", script(tmp_path, "print(1)"))
         yard.components[0].wait_for("executor_cordoned")
