@@ -69,5 +69,7 @@ COPY --from=packages /opt/taskyard /opt/taskyard
 # The users are others than those of an executor that runs on the same machine outside: it kills whatever is its users'.
 ENV TASKYARD_DATA_DIR=/var/lib/taskyard/own TASKYARD_WORK_DIR=/var/lib/taskyard/work TASKYARD_FIRST_UID=59000 \
     TASKYARD_READY_FILE=/tmp/taskyard-ready
+# Which user ids are taken is written there, also where the root file system is read-only: without it attempts run as root.
+VOLUME /run/taskyard
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["taskyard", "ready", "executor"]
 ENTRYPOINT ["taskyard", "executor"]

@@ -72,6 +72,16 @@ def test_the_contracts_manager(images: Engine, started: list[str]) -> None:
     assert images.inspect("manager")["State"]["ExitCode"] == 0
 
 
+def test_an_executor_gives_attempts_users_of_their_own_on_a_read_only_root(images: Engine, started: list[str]) -> None:
+    started.append("executor")
+    capabilities = [f"--cap-add={name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")]
+    images.docker("run", "--name", "executor", "--init", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp",
+                  "--cap-drop=ALL", *capabilities, "--env", "TASKYARD_ISOLATION=always", "-d", "taskyard-executor",
+                  "--token", "none")  # fmt: skip
+    until("the executor looks for its manager", lambda: bool(images.logged("executor", "waiting_for_manager")))
+    assert images.inspect("executor")["State"]["Running"]
+
+
 def test_an_api_finds_the_manager_that_socket_address_names(images: Engine, started: list[str]) -> None:
     images.docker("network", "create", "pair")
     try:
