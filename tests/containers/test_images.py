@@ -76,8 +76,8 @@ def test_an_executor_gives_attempts_users_of_their_own_on_a_read_only_root(image
     started.append("executor")
     capabilities = [f"--cap-add={name}" for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID")]
     images.docker("run", "--name", "executor", "--init", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/var/tmp",
-                  "--cap-drop=ALL", *capabilities, "--env", "TASKYARD_ISOLATION=always", "-d", "taskyard-executor",
-                  "--token", "none")  # fmt: skip
+                  "--cap-drop=ALL", *capabilities, "--env", "TASKYARD_ISOLATION=always",
+                  "--env", "TASKYARD_EXECUTOR_TOKEN=none", "-d", "taskyard-executor")  # fmt: skip
     until("the executor looks for its manager", lambda: bool(images.logged("executor", "waiting_for_manager")))
     assert images.inspect("executor")["State"]["Running"]
 
