@@ -172,9 +172,7 @@ class Brood:
 
     def barren(self, user: int | None, reason: str) -> None:
         self._users.give_back(self._answered(user))
-        if (
-            not self._is_warm
-        ):  # that its zygote has ended was said, and the next one is asked for as many as are missing
+        if not self._is_warm:  # its zygote has ended, which was said, and the next one is asked for what is missing
             self._born.set()
             return
         log.error("spare_not_forked", reason=reason)

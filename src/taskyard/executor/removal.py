@@ -56,7 +56,7 @@ def _remove(root: Path, known: Mapping[str, Sequence[str]]) -> list[str]:
         return []
     if mounted := _take_off(root):
         return mounted
-    if known and _has_only(root, known):
+    if known and _remove_known(root, known):
         return []
     # A script can nest folders deeper than Python can recurse: then, and where modes forbid it, the system's tools do it.
     with contextlib.suppress(RecursionError):
@@ -67,8 +67,8 @@ def _remove(root: Path, known: Mapping[str, Sequence[str]]) -> list[str]:
     return []
 
 
-def _has_only(root: Path, known: Mapping[str, Sequence[str]]) -> bool:
-    """Remove it where nothing else is in it. No link is followed: a script may have put one in a folder's place."""
+def _remove_known(root: Path, known: Mapping[str, Sequence[str]]) -> bool:
+    """Whether that was all, so that the folder is gone. No link is followed: a script may have put one in a folder's place."""
     try:
         with _opened(root) as top:
             for folder, files in known.items():

@@ -118,13 +118,7 @@ def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
         _limit(RLIMITS[name], amount)
     if job.user is not None:
         give(job.folder, job.user)
-        os.setgroups([])
-        os.setresgid(job.user, job.user, job.user)
-        os.setresuid(job.user, job.user, job.user)
-        linux.gain_no_privileges()
-    linux.die_with_parent(signal.SIGKILL)
-    if os.getppid() != keeper:
-        raise OSError("the keeper has died")
+    become(job.user, keeper)
     os.chdir(os.fsencode(job.directory))
     for number in LATE_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
@@ -141,6 +135,18 @@ def _become(job: Job, outputs: list[int], cell: Cell, keeper: int) -> None:
 
 def _bytes(text: str) -> bytes:
     return text.encode("latin-1")
+
+
+def become(user: int | None, keeper: int) -> None:
+    """Be a slot's user, where slots have them, and die with the keeper. ``OSError``."""
+    if user is not None:
+        os.setgroups([])
+        os.setresgid(user, user, user)
+        os.setresuid(user, user, user)
+        linux.gain_no_privileges()
+    linux.die_with_parent(signal.SIGKILL)
+    if os.getppid() != keeper:
+        raise OSError("the keeper has died")
 
 
 def _limit(number: int, amount: int) -> None:

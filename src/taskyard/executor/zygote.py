@@ -152,7 +152,7 @@ def serve(descriptor: int) -> dict[str, Any]:
             continue
         job = _bear({**request, "room": room, "silence": silence}, _socket.socket(fileno=end), control)
         if job is not None:
-            return {**job, "silence": silence}
+            return job
 
 
 def stand_by(descriptor: int, preload: list[str]) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def stand_by(descriptor: int, preload: list[str]) -> dict[str, Any]:
 
 
 def _warmed_up(end: _socket.socket, preload: list[str]) -> dict[str, Any]:
-    """The job, with what :func:`serve` adds to it."""
+    """Its job."""
     _be_quiet()
     warm = _warm_up(preload)
     if (unsafe := warm.get("unsafe")) is not None:
@@ -185,7 +185,7 @@ def _warmed_up(end: _socket.socket, preload: list[str]) -> dict[str, Any]:
     os.environb.pop(ROOM, None)
     silence = _settled()
     loaded = " ".join(name for name in warm["loaded"] if name.isidentifier())
-    return {**_wait_for_job(end, room, silence, f" {loaded}\n".encode()), "silence": silence}
+    return _wait_for_job(end, room, silence, f" {loaded}\n".encode())
 
 
 def _settled() -> Silence:
@@ -361,7 +361,7 @@ def _wait_for_job(end: _socket.socket, room: tuple[int, int], silence: Silence, 
     _show_environment(job, *room)
     end.sendall(BEGUN)
     end.close()
-    return job  # type: ignore[no-any-return]
+    return {**job, "silence": silence}
 
 
 def _room() -> tuple[int, int]:

@@ -179,14 +179,7 @@ def become_spare(order: StartSpare, end: socket.socket, places: tuple[Place, ...
         for place in places:
             if not place.is_late:
                 place.make(name)
-        if order.user is not None:
-            os.setgroups([])
-            os.setresgid(order.user, order.user, order.user)
-            os.setresuid(order.user, order.user, order.user)
-            linux.gain_no_privileges()
-        linux.die_with_parent(signal.SIGKILL)
-        if os.getppid() != keeper:
-            raise OSError("the keeper has died")
+        starter.become(order.user, keeper)
         os.chdir("/")
         _execute(order, order.standby, str(end.fileno()), ",".join(order.preload))
     except OSError as error:

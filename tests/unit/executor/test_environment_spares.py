@@ -20,6 +20,7 @@ from taskyard.executor import environment_spares, stock, tending, users
 from taskyard.executor.confinement import Confinement
 from taskyard.executor.environment_spares import EnvironmentSpares, Spare
 from taskyard.executor.runner import CannotStart, Launch
+from taskyard.executor.tending import Claim
 from taskyard.executor.users import User
 from taskyard.executor.warm import WarmRunner, Warmth, open_runner
 from taskyard.task.model import Limits
@@ -83,6 +84,16 @@ async def ran(
 async def warm(runner: WarmRunner, python: str) -> None:
     async with asyncio.timeout(30):
         await runner.until_warm(python)
+
+
+async def idle(runner: WarmRunner, environment: Environment, folder: Path) -> Claim:
+    """The spare that is there once a script has run in the environment."""
+    await ran(runner, environment.python, "print()", folder)
+    await warm(runner, environment.python)
+    spare = runner._environments.find(environment.python)
+    assert spare is not None
+    assert spare.claim is not None
+    return spare.claim
 
 
 @pytest.fixture
@@ -171,12 +182,8 @@ async def test_a_spare_that_dies_with_its_job_is_replaced_by_a_fresh_start(
     tmp_path: Path, environment: Environment
 ) -> None:
     async with opened(tmp_path) as runner:
-        await ran(runner, environment.python, "print()", tmp_path)
-        await warm(runner, environment.python)
-        spare = runner._environments.find(environment.python)
-        assert spare is not None
-        assert spare.claim is not None
-        os.kill(spare.claim.leader, signal.SIGKILL)
+        claim = await idle(runner, environment, tmp_path)
+        os.kill(claim.leader, signal.SIGKILL)
         assert await ran(runner, environment.python, "print('well')", tmp_path) == ("fresh", "well")
 
 
@@ -213,12 +220,7 @@ if "/spare-" in os.environ.get("TASKYARD_OUTPUT", ""):
 
 async def test_an_environment_that_is_built_anew_has_no_old_spare(tmp_path: Path, environment: Environment) -> None:
     async with opened(tmp_path) as runner:
-        await ran(runner, environment.python, "print()", tmp_path)
-        await warm(runner, environment.python)
-        spare = runner._environments.find(environment.python)
-        assert spare is not None
-        assert spare.claim is not None
-        gone = spare.claim.gone
+        gone = (await idle(runner, environment, tmp_path)).gone
         shutil.rmtree(environment.folder)
         environment.make()
         assert (await ran(runner, environment.python, "print()", tmp_path))[0] == "fresh"
@@ -235,12 +237,7 @@ async def test_spares_of_what_was_removed_or_not_used_for_long_end(
     async with opened(tmp_path, most=1) as runner:
         gone = []
         for one in (environment, other):
-            await ran(runner, one.python, "print()", tmp_path)
-            await warm(runner, one.python)
-            spare = runner._environments.find(one.python)
-            assert spare is not None
-            assert spare.claim is not None
-            gone.append(spare.claim.gone)
+            gone.append((await idle(runner, one, tmp_path)).gone)
         shutil.rmtree(other.folder)
         async with asyncio.timeout(30):
             await asyncio.wait(gone)
@@ -249,16 +246,12 @@ async def test_spares_of_what_was_removed_or_not_used_for_long_end(
 
 async def test_the_keepers_death_takes_spares_along(tmp_path: Path, environment: Environment) -> None:
     async with opened(tmp_path) as runner:
-        await ran(runner, environment.python, "print()", tmp_path)
-        await warm(runner, environment.python)
-        spare = runner._environments.find(environment.python)
-        assert spare is not None
-        assert spare.claim is not None
+        claim = await idle(runner, environment, tmp_path)
         keeper = runner._tender._process
         assert keeper is not None
         keeper.kill()
         async with asyncio.timeout(30):
-            await asyncio.shield(spare.claim.gone)
+            await asyncio.shield(claim.gone)
         assert (await ran(runner, environment.python, "print()", tmp_path))[0] == "fresh"
 
 
