@@ -160,7 +160,10 @@ def listed_in(file: Path | None) -> tuple[str, ...]:
         return ()
     with reading(file):
         text = file.read_text(errors="replace")
-    return requirements_file(text)
+    try:
+        return requirements_file(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"{file}: {error.message}") from error
 
 
 def _positive(option: str, seconds: float) -> float:

@@ -165,7 +165,7 @@ class Views:
     async def why(self, request: WhyTask) -> Why:
         task = await self._store.task(await self._store.resolve(request.task))
         if not isinstance(task.state, Created):
-            return Why(task=task, summary=self._why_not_waiting(task))
+            return Why(task=task, summary=await self._why_not_waiting(task))
         now = self._wall()
         obstacles = explain(self._fleet, task.requirement, on_last_chance=task.on_last_chance)
         not_before = self._queue.not_before(task.id, now)
@@ -182,7 +182,7 @@ class Views:
         ordered = sorted(self._fleet, key=lambda executor: (executor.name, executor.executor_id))
         return Executors(executors=tuple(view_of(executor) for executor in ordered))
 
-    def _why_not_waiting(self, task: Task) -> str:
+    async def _why_not_waiting(self, task: Task) -> str:
         executor = self._fleet.holder(task.id)
         where = f" on executor {executor.name!r}" if executor is not None else ""
         if isinstance(task.state, Open) and task.state.stop is StopCause.TIMEOUT:
@@ -196,10 +196,17 @@ class Views:
                 away = executor is not None and not executor.connected
                 note = ", which is not connected: it goes back to the queue when the lease is over" if away else ""
                 return f"it is running{where}{note}"
-            case StateName.FAILED if isinstance(task.state, Failed) and task.state.message:
-                return f"it does not run because it is failed: {task.state.message}; start it to run it again"
+            case StateName.FAILED if failure := await self._failure(task):
+                return f"it does not run because it is failed: {failure}; start it to run it again"
             case _:
                 return f"it does not run because it is {task.state_name}: start it to run it again"
+
+    async def _failure(self, task: Task) -> str:
+        """What ended a task, for people. Empty where nobody has said."""
+        if isinstance(task.state, Failed) and task.state.message:
+            return task.state.message
+        attempt = await self._store.attempt(task.id, task.attempt)
+        return attempt.outcome.message if attempt is not None and attempt.outcome is not None else ""
 
     def _why_waiting(self, task: Task, not_before: float | None, now: float, *, all_blocked: bool) -> str:
         in_its_way = hindrance(self._fleet, task.requirement) if all_blocked else ""

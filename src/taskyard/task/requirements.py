@@ -56,9 +56,13 @@ def requirements(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def requirements_file(text: str) -> tuple[str, ...]:
-    """Those of a file as pip reads it, without its options: one a line, comments and empty lines apart. ``InvalidInput``."""
-    lines = (_COMMENT.sub("", line).strip() for line in text.replace("\\\n", " ").splitlines())
-    return requirements(line for line in lines if line)
+    """Those of a file as pip reads it, without its options: one a line, comments and empty lines apart. ``InvalidInput``,
+    with the number of the line."""
+    return requirements(
+        _requirement_at(number, said)
+        for number, line in _joined(text.splitlines())
+        if (said := _COMMENT.sub("", line).strip())
+    )
 
 
 def script_needs(script: bytes) -> Needs:
@@ -89,6 +93,29 @@ def fits(version: str, requires_python: str) -> bool:
         return not requires_python or SpecifierSet(requires_python).contains(Version(version), prereleases=True)
     except (InvalidSpecifier, InvalidVersion):
         return False
+
+
+def _joined(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """Lines with those on which they go on after a backslash, each with the number of its first one."""
+    begun = ""
+    first = 0
+    for number, line in enumerate(lines, 1):
+        first = first or number
+        begun += line.removesuffix("\\")
+        if line.endswith("\\"):
+            begun += " "
+        else:
+            yield first, begun
+            begun, first = "", 0
+    if begun:
+        yield first, begun
+
+
+def _requirement_at(number: int, text: str) -> str:
+    try:
+        return requirement(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"line {number}: {error.message}") from error
 
 
 def _blocks(script: bytes) -> Iterator[tuple[bytes, list[bytes]]]:

@@ -532,6 +532,15 @@ async def test_why_where_it_does_not_wait(yard: Yard) -> None:
     assert (await why(yard)).summary == "it does not run because it is finished: start it to run it again"
 
 
+async def test_why_says_how_the_last_attempt_failed(yard: Yard) -> None:
+    peer = await yard.connect()
+    await yard.submit()
+    await peer.says(finished(peer.runs()[0], exit_code=3, reason=Reason.EXIT, message="it ended with exit code 3"))
+    assert (await why(yard)).summary == (
+        "it does not run because it is failed: it ended with exit code 3; start it to run it again"
+    )
+
+
 async def test_executors_are_listed_with_what_they_run(yard: Yard) -> None:
     peer = await yard.connect("e1", slots=2, name="zulu")
     await yard.connect("e2", name="alpha")

@@ -69,8 +69,10 @@ def test_not_too_many() -> None:
 def test_a_file() -> None:
     text = "# packages\n\nnumpy==2.0  # pinned\nrich \\\n  >=13\na @ https://example.org/a#egg=a\n"
     assert requirements_file(text) == ("numpy==2.0", "rich>=13", "a @ https://example.org/a#egg=a")
-    with pytest.raises(InvalidInput, match="option of pip"):
+    with pytest.raises(InvalidInput, match=r"line 1: .*option of pip"):
         requirements_file("-c constraints.txt\n")
+    with pytest.raises(InvalidInput, match="line 4: 'numpy of the newest' is no requirement"):
+        requirements_file("rich \\\n >=13 \\\n  ,<15\nnumpy of the newest\\")
 
 
 @pytest.mark.parametrize("script", [SCRIPT, SCRIPT.replace(b"\n", b"\r\n"), b"\xff\n" + SCRIPT])
