@@ -12,13 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-
-from taskyard import Client
 
 DEADLINE = 60.0
 """Seconds after which a test that waits gives up. Only a failure takes that long."""
@@ -261,14 +258,6 @@ def curl(url: str, *arguments: str, prefix: Sequence[str] = ()) -> tuple[int, by
     assert done.returncode == 0, done.stderr.decode()
     body, _, status = done.stdout.rpartition(b"\n")
     return int(status), body
-
-
-def until_started(client: Client, task: str) -> None:
-    """Until its start is committed: what it prints is shown before."""
-    until = time.monotonic() + DEADLINE
-    while client.get(task).state == "scheduled":
-        assert time.monotonic() < until, f"{task} has not been started"
-        time.sleep(0.01)
 
 
 def processes_with(marker: str) -> list[int]:

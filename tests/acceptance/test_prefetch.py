@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from taskyard import Client
-from tests.acceptance.processes import DEADLINE, Yard, processes_with, until_started
+from tests.acceptance.processes import DEADLINE, Yard, processes_with
 
 UNTIL_GO = """\
 import os, time
@@ -43,10 +43,10 @@ def client(yard: Yard) -> Iterator[Client]:
         yield client
 
 
-def until_scheduled(client: Client, task: str) -> None:
+def until_out_of(state: str, client: Client, task: str) -> None:
     until = time.monotonic() + DEADLINE
-    while client.get(task).state == "created":
-        assert time.monotonic() < until, f"{task} was not sent"
+    while client.get(task).state == state:
+        assert time.monotonic() < until, f"{task} stays {state}"
         time.sleep(0.01)
 
 
@@ -54,9 +54,10 @@ def with_one_ahead(yard: Yard, client: Client) -> None:
     """The only executor runs the first task until it may go; the second one waits there."""
     yard.executor("--name", "busy")
     client.submit("script.py", name="first", script=UNTIL_GO, env={"GO": str(yard.folder / "go")})
-    until_started(client, "first")
+    until_out_of("created", client, "first")
+    until_out_of("scheduled", client, "first")
     client.submit("script.py", name="second", script="print('done')", return_type="text")
-    until_scheduled(client, "second")
+    until_out_of("created", client, "second")
     assert "holds it ready" in client.why("second").summary
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from taskyard import Client, NotFound, Task, TaskyardError
 from taskyard.cli.exits import Exit
-from tests.acceptance.processes import Component, Yard, processes_with, until_started
+from tests.acceptance.processes import Component, Yard, processes_with
 
 # Says that it runs, and goes on until its file appears.
 JOB = """\
@@ -42,7 +42,6 @@ class Bench:
         for chunk in self.client.logs(task.id):
             if chunk.data:
                 break
-        until_started(self.client, task.id)
         return task
 
     def finish(self, name: str) -> None:

@@ -97,10 +97,9 @@ class SimulatedStore(SqliteStore):
         self._scheduled = False
         self._delivered_at = 0.0
 
-    def _write(self, *args: Any, **kwargs: Any) -> Any:
-        answer = super()._write(*args, **kwargs)
+    def _wake(self) -> None:
+        super()._wake()
         self._schedule()
-        return answer
 
     def _schedule(self) -> None:
         if not self._scheduled:

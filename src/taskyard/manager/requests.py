@@ -129,10 +129,12 @@ class RequestHandler:
             case Submit():
                 return await self._carry_through(self._submit(request))
             case GetTask():
+                await self._store.caught_up()
                 return await self._views.detail(await self._store.task(await self._store.resolve(request.task)))
             case GetFile():
                 return await self._views.file(request)
             case ListTasks():
+                await self._store.caught_up()
                 return await self._views.list_tasks(request)
             case ListNames():
                 return TaskNames(names=await self._store.names())
@@ -147,12 +149,14 @@ class RequestHandler:
             case DeleteTask():
                 return await self._carry_through(self._delete(request))
             case ListAttempts():
+                await self._store.caught_up()
                 return await self._views.attempts(request)
             case ReadOutput():
                 return await self._views.output(request)
             case ListEvents():
                 return await self._views.events(request)
             case WhyTask():
+                await self._store.caught_up()
                 return await self._views.why(request)
             case ListExecutors():
                 return self._views.executors()

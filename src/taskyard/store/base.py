@@ -155,7 +155,7 @@ class Store(abc.ABC):
         self, fence: Fence, event: Event, now: float, jitter: float = 0.0, course: Course = NOTHING_SEEN
     ) -> Awaitable[Task | Removed | Stale]:
         """Apply what became of an attempt: ``Began``, ``Ended``, ``Lost``, ``Missing``, ``Released``, ``StopConfirmed``. Of
-        its ``course`` what is known is kept.
+        its ``course`` what is known is kept. ``Began`` shares the commit of what comes next: see :meth:`caught_up`.
         ``InvalidInput`` where the attempt is said to have ended, and not all of its output is stored."""
 
     @abc.abstractmethod
@@ -194,6 +194,10 @@ class Store(abc.ABC):
         How many went; 0 where none is left."""
 
     # --- reads: never older than the last write that was acknowledged ------------------------------------------------
+
+    @abc.abstractmethod
+    async def caught_up(self) -> None:
+        """Have reads from now on tell of every start that was reported before: some may wait for the next commit."""
 
     @abc.abstractmethod
     async def resolve(self, task: str, namespace: str = "default") -> str:

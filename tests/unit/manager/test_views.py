@@ -532,6 +532,31 @@ async def test_why_where_it_does_not_wait(yard: Yard) -> None:
     assert (await why(yard)).summary == "it does not run because it is finished: start it to run it again"
 
 
+async def test_whoever_asks_is_told_of_a_start_that_waits_for_a_commit(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskyard.store.sqlite.store.PATIENCE", 3600.0)
+    peer = await yard.connect()
+
+    async def started(name: str) -> None:
+        await yard.submit(name)
+        await peer.session.received(Started(fence=peer.runs()[-1], at=NOW))
+
+    await started("got")
+    assert (await yard.handler.call(GetTask(task="got"))).task.state_name is StateName.RUNNING
+    await peer.says(finished(peer.runs()[-1]))
+    await started("listed")
+    assert (await yard.handler.call(ListTasks())).tasks[0].state_name is StateName.RUNNING
+    await peer.says(finished(peer.runs()[-1]))
+    await started("attempted")
+    (attempt,) = (await yard.handler.call(ListAttempts(task="attempted"))).attempts
+    assert attempt.started_at is not None
+    await peer.says(finished(peer.runs()[-1]))
+    await started("hello")
+    assert (await why(yard)).summary == "it is running on executor 'name of e1'"
+    await peer.says(finished(peer.runs()[-1]))
+
+
 async def test_why_says_how_the_last_attempt_failed(yard: Yard) -> None:
     peer = await yard.connect()
     await yard.submit()

@@ -40,7 +40,7 @@ from taskyard.task.model import (
     Task,
     TaskEvent,
 )
-from taskyard.task.state import Event
+from taskyard.task.state import Began, Event
 
 COMMIT_BYTES = 4 << 20
 #: Seconds in which a write is committed that nobody waits for, and the bytes of output that are no more than that.
@@ -64,6 +64,7 @@ class SqliteStore(Store):
         self._thread = threading.Thread(target=self._writer.run, name="store-writer", daemon=True)
         self.generation = files.generation
         self._patience: asyncio.TimerHandle | None = None
+        self._start: asyncio.Future[Any] | None = None  # the newest one that was reported
         self.failed = asyncio.Event()
         self.failure: StoreError | None = None
         self._waking = False
@@ -93,7 +94,11 @@ class SqliteStore(Store):
     def report(
         self, fence: Fence, event: Event, now: float, jitter: float = 0.0, course: Course = NOTHING_SEEN
     ) -> Awaitable[Task | Removed | Stale]:
-        return self._write(0, transitions.report, self.generation, fence, event, now, jitter, course)
+        write = self._write_soon if isinstance(event, Began) else self._write
+        answer = write(0, transitions.report, self.generation, fence, event, now, jitter, course)
+        if isinstance(event, Began):
+            self._start = answer
+        return answer
 
     def request(self, task_id: str, event: Event, now: float) -> Awaitable[Task | Removed]:
         return self._write(0, transitions.request, task_id, event, now)
@@ -106,10 +111,8 @@ class SqliteStore(Store):
 
     def append_output(self, fence: Fence, chunks: Sequence[Chunk]) -> Awaitable[int | Stale]:
         size = output.size(chunks)
-        job = Job(
-            lambda database: output.append(database, self.generation, fence, chunks), size, self._loop.create_future()
-        )
-        return self._put(job, patient=size <= LITTLE_OUTPUT)
+        write = self._write_soon if size <= LITTLE_OUTPUT else self._write
+        return write(size, output.append, self.generation, fence, chunks)
 
     def save_executor(self, row: ExecutorRow) -> Awaitable[None]:
         return self._write(0, upkeep.save_executor, row)
@@ -124,6 +127,11 @@ class SqliteStore(Store):
         return self._write(0, upkeep.expire, keys_before, ended_before, limit)
 
     # --- reads --------------------------------------------------------------------------------------------------------
+
+    async def caught_up(self) -> None:
+        if self._start is not None and not self._start.done():
+            self._wake()
+            await asyncio.wait([self._start])
 
     async def resolve(self, task: str, namespace: str = DEFAULT_NAMESPACE) -> str:
         return self._readers.here(reading.resolve, task, namespace)
@@ -202,8 +210,14 @@ class SqliteStore(Store):
         """Committed as soon as can be."""
         return self._put(Job(lambda database: operation(database, *args, **kwargs), size, self._loop.create_future()))
 
+    def _write_soon(
+        self, size: int, operation: Callable[Concatenate[Database, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """For what nobody waits for: it shares the next commit, which comes within :data:`PATIENCE`."""
+        job = Job(lambda database: operation(database, *args, **kwargs), size, self._loop.create_future())
+        return self._put(job, patient=True)
+
     def _put(self, job: Job, *, patient: bool = False) -> asyncio.Future[Any]:
-        """Nobody waits for what is ``patient``: it shares the next commit, which comes within :data:`PATIENCE`."""
         try:
             self._writer.put(job)
         except TaskyardError as error:

@@ -1,4 +1,5 @@
-"""Output that nobody waits for shares a commit with what comes next: it is answered in time, and never before it is kept."""
+"""Starts and output that nobody waits for share a commit with what comes next: they are answered in time, and never before
+they are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import pytest
 
 from taskyard.store.sqlite import SqliteStore
 from taskyard.store.sqlite.store import LITTLE_OUTPUT
-from tests.conformance.lives import chunk, running, submit
+from taskyard.task.state import Began
+from tests.conformance.lives import NOW, chunk, running, scheduled, submit
 
 #: Writes little output, again and again, with other writes between, and says of each piece that it was acknowledged.
 CHILD = """
@@ -86,3 +88,31 @@ async def test_all_are_answered_whatever_comes_between(tmp_path: Path) -> None:
         last = store.append_output(claimed.fence, [chunk(300)])
         await store.close()
         assert await last == 300, "what could wait is written before the end"
+
+
+async def test_a_start_shares_the_commit_of_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.store.sqlite.store.PATIENCE", 3600.0)
+    store = await SqliteStore.open(tmp_path / "store.db")
+    claimed = await scheduled(store)
+    async with asyncio.timeout(60):
+        start = store.report(claimed.fence, Began(), NOW)
+        await asyncio.sleep(0.05)
+        assert (await store.task(claimed.task.id)).state_name == "scheduled"
+        await submit(store, "other")
+        assert (await store.task(claimed.task.id)).state_name == "running"
+        await start
+    await store.close()
+
+
+async def test_reads_that_catch_up_tell_of_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.store.sqlite.store.PATIENCE", 3600.0)
+    store = await SqliteStore.open(tmp_path / "store.db")
+    tasks = [await scheduled(store, f"task-{number}") for number in range(3)]
+    async with asyncio.timeout(60):
+        starts = [store.report(claimed.fence, Began(), NOW) for claimed in tasks]
+        await store.caught_up()
+        for claimed in tasks:
+            assert (await store.task(claimed.task.id)).state_name == "running"
+        await store.caught_up()  # there is nothing to wait for
+        await asyncio.gather(*starts)
+    await store.close()
