@@ -1,17 +1,18 @@
 """What executors report becomes fenced transitions.
 
-Each method calls the store at once, so that reports take effect in the order in which they came, and gives a coroutine that
-waits for the commit and does what follows from it. A report about an attempt that is not that executor's, or not the present
-one, is acknowledged, counted and logged, and changes nothing.
+Each method calls the store at once, so that reports take effect in the order in which they came, and says what is to be done
+when that is committed. A report about an attempt that is not that executor's, or not the present one, is acknowledged, counted
+and logged, and changes nothing.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
@@ -49,7 +50,15 @@ PAUSE_AFTER_REJECTION = 1.0
 #: The executor could not start an attempt.
 NOT_STARTED = frozenset({Reason.START, Reason.FILES})
 
-Followup = Coroutine[Any, Any, None]
+T = TypeVar("T")
+
+
+class Followup(msgspec.Struct, Generic[T], frozen=True, eq=False):
+    """What the store will answer to a report, and what then follows from that. No coroutine: there may be thousands a
+    second of them."""
+
+    answer: Awaitable[T]
+    follow: Callable[[T], None]
 
 
 class Reports:
@@ -90,7 +99,7 @@ class Reports:
             raise ProtocolError(said)
         self._fleet.keeps(executor, message.environments)
 
-    def started(self, executor_id: str, message: Started) -> Followup | None:
+    def started(self, executor_id: str, message: Started) -> Followup[Any] | None:
         if not self._is_own(executor_id, message.fence, "started"):
             return None
         hold, executor = self._fleet.hold(message.fence), self._fleet.get(executor_id)
@@ -101,7 +110,7 @@ class Reports:
             self._metrics.attempt_step("start", hold.course, self._wall())
         return self._report(message.fence, Began())
 
-    def output(self, executor_id: str, message: Output, link: Link[ManagerMessage]) -> Followup | None:
+    def output(self, executor_id: str, message: Output, link: Link[ManagerMessage]) -> Followup[Any] | None:
         """Raises ``ProtocolError`` where chunks are missing before these: the executor sends them when it comes again."""
         fence = message.fence
         if not message.chunks:
@@ -115,9 +124,13 @@ class Reports:
         if hold is not None and hold.course.first_output_at is None and message.chunks[0].sequence == 1:
             hold.course = replace(hold.course, first_output_at=self._wall())
             self._metrics.attempt_step("first_output", hold.course, self._wall())
-        return self._store_output(fence, message, link, self._store.append_output(fence, message.chunks))
+        highest = message.chunks[-1].sequence
+        return Followup(
+            self._store.append_output(fence, message.chunks),
+            lambda stored: self._stored_output(fence, highest, link, stored),
+        )
 
-    def finished(self, executor_id: str, message: Finished, link: Link[ManagerMessage]) -> Followup | None:
+    def finished(self, executor_id: str, message: Finished, link: Link[ManagerMessage]) -> Followup[Any] | None:
         """An outcome that cannot be true counts as the machine's failure, so that the task ends or runs elsewhere."""
         fence, outcome = message.fence, message.outcome
         if not self._is_own(executor_id, fence, "finished"):
@@ -132,9 +145,9 @@ class Reports:
         lacks_packages = outcome.reason is Reason.FILES and hold is not None and bool(hold.requirement.environment)
         blamed = None if lacks_packages else executor_id
         answer = self._store.report(fence, Ended(outcome=outcome), self._wall(), random.random(), self._course(fence))
-        return self._finish(blamed, fence, outcome, link, answer)
+        return Followup(answer, lambda result: self._finish(blamed, fence, outcome, link, result))
 
-    def rejected(self, executor_id: str, message: Rejected) -> Followup | None:
+    def rejected(self, executor_id: str, message: Rejected) -> Followup[Any] | None:
         if not self._is_own(executor_id, message.fence, "rejected"):
             return None
         log.info("attempt_rejected", **_ids(message.fence), reason=message.message, unfit=message.unfit)
@@ -150,44 +163,39 @@ class Reports:
             return False
         return hold.revoked or (hold.waits_ahead and not executor.accepts_work)
 
-    def stopped(self, executor_id: str, message: Stopped) -> Followup | None:
+    def stopped(self, executor_id: str, message: Stopped) -> Followup[Any] | None:
         """The answer to a ``Kill`` is about an attempt that is not ours any more, and needs nothing."""
         hold = self._fleet.hold(message.fence)
         if hold is None or not hold.stop_requested or not self._is_own(executor_id, message.fence, "stopped"):
             return None
         return self._report(message.fence, StopConfirmed())
 
-    def _report(self, fence: Fence, event: Event) -> Followup:
+    def _report(self, fence: Fence, event: Event) -> Followup[Any]:
         answer = self._store.report(fence, event, self._wall(), random.random(), self._course(fence))
-        return self._settle(fence, event_name(event), answer)
+        return Followup(answer, lambda result: self._settle(fence, event_name(event), result))
 
-    async def _settle(self, fence: Fence, report: str, answer: Awaitable[Task | Removed | Stale]) -> None:
-        result = await answer
+    def _settle(self, fence: Fence, report: str, result: Task | Removed | Stale) -> None:
         if result is STALE:
             self._count_stale(fence, report)
         else:
             self._dispatcher.settle(fence, result)
 
-    async def _store_output(
-        self, fence: Fence, message: Output, link: Link[ManagerMessage], answer: Awaitable[int | Stale]
-    ) -> None:
-        stored = await answer
+    def _stored_output(self, fence: Fence, highest: int, link: Link[ManagerMessage], stored: int | Stale) -> None:
         if stored is STALE:
             self._count_stale(fence, "output")
-            stored = message.chunks[-1].sequence
+            stored = highest
         else:
             self._live.committed(fence, stored)
         link.send(AcknowledgeOutput(fence=fence, sequence=stored))
 
-    async def _finish(
+    def _finish(
         self,
         blamed: str | None,
         fence: Fence,
         outcome: Outcome,
         link: Link[ManagerMessage],
-        answer: Awaitable[Task | Removed | Stale],
+        result: Task | Removed | Stale,
     ) -> None:
-        result = await answer
         link.send(Acknowledge(fence=fence, discarded=result is STALE))
         if result is STALE:
             self._count_stale(fence, "finished")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import assert_never
+from typing import Any, assert_never
 
 import structlog
 
@@ -50,8 +50,10 @@ class ExecutorSession:
         self._reports = reports
         self._ended = ended
         self._tasks = tasks
-        self._unanswered: deque[tuple[asyncio.Task[None], int]] = deque()
+        self._unanswered: deque[tuple[Followup[Any], int]] = deque()
         self._unanswered_bytes = 0
+        self._answering = False
+        self._answered = asyncio.Event()
 
     async def received(self, message: ExecutorReport) -> None:
         executor, link, reports = self._executor, self._link, self._reports
@@ -79,26 +81,35 @@ class ExecutorSession:
     def closed(self) -> None:
         self._ended(self._executor, self._link)
 
-    async def _follow(self, followup: Followup | None, size: int = 0) -> None:
+    async def _follow(self, followup: Followup[Any] | None, size: int = 0) -> None:
         """Go on in the background, but read no more of this peer while too much of it waits for commits."""
         if followup is None:
             return
-        self._unanswered.append((self._tasks.create_task(self._answered(followup)), size))
+        self._unanswered.append((followup, size))
         self._unanswered_bytes += size
-        while self._unanswered and (
-            self._unanswered[0][0].done()
-            or len(self._unanswered) > MOST_UNANSWERED
-            or self._unanswered_bytes > MOST_UNANSWERED_BYTES
-        ):
-            oldest, its_size = self._unanswered.popleft()
-            self._unanswered_bytes -= its_size
-            if not oldest.done():
-                await asyncio.wait([oldest])  # not `await oldest`: whoever cancels this session must not cancel that
+        if not self._answering:
+            self._answering = True
+            self._tasks.create_task(self._answer_all())
+        while len(self._unanswered) > MOST_UNANSWERED or self._unanswered_bytes > MOST_UNANSWERED_BYTES:
+            self._answered.clear()
+            await self._answered.wait()  # not for that task: whoever cancels this session must not cancel that
 
-    async def _answered(self, followup: Followup) -> None:
+    async def _answer_all(self) -> None:
+        """In the order of the reports, which is that of their commits: one task for all that are waiting."""
+        try:
+            while self._unanswered:
+                followup, size = self._unanswered[0]
+                await self._answer(followup)
+                self._unanswered.popleft()
+                self._unanswered_bytes -= size
+                self._answered.set()
+        finally:
+            self._answering = False
+
+    async def _answer(self, followup: Followup[Any]) -> None:
         """An error ends this session: the executor comes back and reports anew. One that is ours is logged in full."""
         try:
-            await followup
+            followup.follow(await followup.answer)
         except TaskyardError as error:
             log.warning("report_failed", executor=self._executor.name, code=error.code, reason=error.message)
             self._link.close(error.code, error.message)
