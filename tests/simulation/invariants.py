@@ -214,7 +214,7 @@ class Invariants:
             for executor in world.parts.fleet:
                 taken = 0
                 for hold in executor.holds.values():
-                    taken += 0 if hold.ahead else hold.requirement.resources[0][1]
+                    taken += 0 if hold.ahead or hold.vacated else hold.requirement.resources[0][1]
                 used = executor.used.get("slots", 0)
                 if used != taken or used < 0 or (executor.connected and used > executor.capacity.get("slots", 0)):
                     raise Violation(f"{executor.name} has {executor.capacity}, used {executor.used}, held {taken}")

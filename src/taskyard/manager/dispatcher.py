@@ -138,6 +138,15 @@ class Dispatcher:
         else:
             self._dispatch_soon()
 
+    def vacate(self, fence: Fence) -> None:
+        """The executor has said that an attempt is over, which is to be written now: what takes its room there is claimed in
+        the same commit. The attempt is held until then."""
+        hold = self._fleet.hold(fence)
+        if hold is not None:
+            self._fleet.vacate(hold)
+            if self._queue or self._fleet.with_ahead:
+                self._dispatch_soon()
+
     def give_up(self, hold: Hold, fence: Fence, event: Lost | Missing | Ended) -> None:
         """The attempt is over, though its executor has not said so: from now on whatever is said of it is foreign. Its room
         is free once that is committed."""

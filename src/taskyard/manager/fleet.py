@@ -29,7 +29,8 @@ class Hold:
     executor still says of it is foreign, though its room is not free before that is committed. ``began`` is true once the
     executor has said that it runs; ``course`` is how far that attempt has come; ``on_probation`` where it is to show that its
     executor can start attempts again. ``ahead`` while its executor has no room for it: it takes none, and begins there when
-    another attempt has left. ``revoked`` once the executor was asked to give it back."""
+    another attempt has left. ``revoked`` once the executor was asked to give it back. ``vacated`` once its executor has said
+    that it is over: it takes no room, and is held until that is committed."""
 
     task_id: str
     task_name: str
@@ -46,6 +47,7 @@ class Hold:
     priority: int = 0
     ahead: bool = False
     revoked: bool = False
+    vacated: bool = False
 
     @property
     def waits_ahead(self) -> bool:
@@ -332,12 +334,24 @@ class Fleet:
         if executor is None or executor.holds[hold.task_id] is not hold:
             return False
         del self._holder[hold.task_id], executor.holds[hold.task_id]
+        self._give_back(executor, hold)
+        return True
+
+    def vacate(self, hold: Hold) -> None:
+        """Give room back of which the attempt goes on being held. Without effect where that was done before."""
+        self._give_back(self._holder[hold.task_id], hold)
+
+    def _give_back(self, executor: Executor, hold: Hold) -> None:
+        if hold.vacated:
+            self.refresh(executor)
+            return
+        hold.vacated = True
         if hold.ahead:
             self._remove_ahead(executor, hold)
+            hold.ahead = False
         else:
             _count(executor, hold, -1)
         self.refresh(executor)
-        return True
 
     def settle_order(self, executor: Executor, listed: Sequence[Fence]) -> None:
         """The executor has said what it holds, in the order in which that gets room. Without effect where nothing waits."""
@@ -345,7 +359,13 @@ class Fleet:
             return
         for fence in listed:
             hold = self.hold(fence)
-            if hold is None or hold.began or hold.given_up or executor.holds.get(fence.task_id) is not hold:
+            if (
+                hold is None
+                or hold.began
+                or hold.given_up
+                or hold.vacated
+                or executor.holds.get(fence.task_id) is not hold
+            ):
                 continue
             if hold.ahead:
                 self._remove_ahead(executor, hold)  # to be the last of those that were listed

@@ -144,6 +144,8 @@ class Reports:
         # That no packages can be had says nothing of the tasks that need none.
         lacks_packages = outcome.reason is Reason.FILES and hold is not None and bool(hold.requirement.environment)
         blamed = None if lacks_packages else executor_id
+        if outcome.reason not in NOT_STARTED:  # else it may be cordoned first
+            self._dispatcher.vacate(fence)
         answer = self._store.report(fence, Ended(outcome=outcome), self._wall(), random.random(), self._course(fence))
         return Followup(answer, lambda result: self._finish(blamed, fence, outcome, link, result))
 

@@ -9,6 +9,7 @@ import pytest
 from taskyard.errors import NameTaken, StorageFull, TaskyardError, Unavailable
 from taskyard.protocol.messages import RepositoryAddress, Run
 from taskyard.protocol.requests import DeleteTask, IdempotencyKey, StartTask, StopTask, Submit, UpdateTask
+from taskyard.store.sqlite.writer import Committed
 from taskyard.task.model import Created, Failed, Reason, Scheduled, SpecChange, StateName, Stopped
 from tests.unit.manager.yard import NOW, Yard, finished, submission
 
@@ -97,6 +98,42 @@ async def test_a_submission_that_is_repeated_takes_no_more_room(yard: Yard, slot
     await yard.settled()
     assert len(peer.runs()) == min(slots, 2)
     assert peer.free == max(slots - 2, 0)
+    await yard.check_against_store()
+
+
+async def test_what_takes_the_place_of_an_attempt_is_claimed_in_the_commit_of_its_outcome(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = await yard.connect()
+    first = await yard.running(peer, "first")
+    await yard.submit("second")
+    commits: list[int] = []
+    deliver = yard.store._writer._deliver
+
+    def delivered(committed: Committed) -> None:
+        commits.append(len(committed.answers))
+        deliver(committed)
+
+    monkeypatch.setattr(yard.store._writer, "_deliver", delivered)
+    await peer.says(finished(first))
+    assert commits == [2], "the outcome and the claim"
+    assert [(await yard.task(one.task_id)).name for one in peer.runs()] == ["first", "second"]
+    await yard.check_against_store()
+
+
+async def test_an_outcome_that_cannot_be_written_is_reported_again(yard: Yard) -> None:
+    peer = await yard.connect()
+    first = await yard.running(peer, "first")
+    await yard.submit("second")
+    yard.fails("report", FULL)
+    await peer.says(finished(first))
+    assert (peer.free, peer.link.closed is not None) == (0, True), "its room is another's by now"
+    peer.leaves()
+    again = await yard.connect(finished=(first,))
+    await again.says(finished(first))
+    assert (await yard.task(first.task_id)).state_name == "finished"
+    await again.says(finished(again.runs()[-1]))
+    assert again.free == 1
     await yard.check_against_store()
 
 

@@ -45,6 +45,18 @@ def test_room_is_counted_per_resource() -> None:
     assert not one.can_take(requirement(cpus=2501))
 
 
+def test_room_that_was_vacated_is_given_back_once_and_held_until_it_is_released() -> None:
+    one = executor(slots=1)
+    fleet = fleet_of(one)
+    hold = take(fleet, one, "t1")
+    fleet.vacate(hold)
+    assert (one.free("slots"), fleet.holder("t1"), fleet.has_room) == (1000, one, True)
+    take(fleet, one, "t2")
+    fleet.vacate(hold)
+    assert fleet.release(hold)
+    assert (one.free("slots"), fleet.holder("t1"), fleet.has_room) == (0, None, False)
+
+
 def test_what_an_executor_does_not_have_even_when_idle() -> None:
     one = executor()
     needs = Requirement(labels=(("gpu", "yes"), ("zone", "a")), resources=(("cpus", 5000), ("slots", 1000)))
@@ -332,6 +344,11 @@ class FleetMachine(RuleBasedStateMachine):
         assert self.fleet.release(hold)
         self.given_back.append(hold)
 
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def vacate(self, data: st.DataObject) -> None:
+        self.fleet.vacate(data.draw(st.sampled_from(self.held))[1])
+
     @precondition(lambda self: self.given_back)
     @rule(data=st.data())
     def give_back_again(self, data: st.DataObject) -> None:
@@ -354,9 +371,8 @@ class FleetMachine(RuleBasedStateMachine):
     def every_amount_is_held_by_somebody(self) -> None:
         for one in self.fleet:
             for resource in ("slots", "cpus"):
-                amounts = [
-                    dict(hold.requirement.resources).get(resource, 0) for holder, hold in self.held if holder is one
-                ]
+                taking = [hold for holder, hold in self.held if holder is one and not hold.vacated]
+                amounts = [dict(hold.requirement.resources).get(resource, 0) for hold in taking]
                 assert one.used.get(resource, 0) == sum(amounts)
                 assert one.free(resource) >= 0
 

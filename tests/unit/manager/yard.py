@@ -234,7 +234,7 @@ class Yard:
         """No room is lost: what is taken is held, and what is held belongs to a task with an open attempt."""
         for executor in self.fleet:
             for resource in executor.capacity:
-                taking = [hold for hold in executor.holds.values() if not hold.ahead]
+                taking = [hold for hold in executor.holds.values() if not (hold.ahead or hold.vacated)]
                 taken = sum(dict(hold.requirement.resources).get(resource, 0) for hold in taking)
                 assert executor.used.get(resource, 0) == taken
 
