@@ -5,21 +5,16 @@ from __future__ import annotations
 import functools
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from taskyard import __version__
 from taskyard.api import openapi, problems, repository_routes, root, v1
+from taskyard.api.direct import ANSWERED, CLIENT_GONE, UNHEARD, Direct
 from taskyard.api.guard import Guard
 from taskyard.api.parts import Parts
 from taskyard.api.v2 import artifacts, batch, executors, history, logs, outcomes, tasks
-from taskyard.api.waits import ClientGone
-from taskyard.errors import TaskyardError
 from taskyard.tokens import TokenGate
 
 #: `/tasks/batch` is not the task `batch`.
@@ -35,8 +30,6 @@ ROUTERS = (
     repository_routes.router,
     root.router,
 )
-#: nginx' status for a client that is gone: nobody sees it but our metrics.
-CLIENT_GONE = 499
 
 
 def make_app(parts: Parts, gate: TokenGate) -> ASGIApp:
@@ -54,13 +47,13 @@ def make_app(parts: Parts, gate: TokenGate) -> ASGIApp:
     for router in ROUTERS:
         # Included routers are matched twice for each request; the routes themselves once.
         app.router.routes.extend(router.routes)
-    for kind in (TaskyardError, HTTPException, RequestValidationError, ValidationError, Exception):
+    for kind in (*ANSWERED, Exception):
         app.add_exception_handler(kind, _answer)
-    for gone in (ClientDisconnect, ClientGone):
+    for gone in UNHEARD:
         app.add_exception_handler(gone, _nobody)
     # Takes a while: only for those who ask.
     app.state.description = functools.cache(functools.partial(openapi.document, app))
-    return parts.metrics.counting(Guard(v1.TrailingSlashes(app), parts.settings, gate))
+    return parts.metrics.counting(Guard(Direct(v1.TrailingSlashes(app), parts), parts.settings, gate))
 
 
 async def _answer(request: Request, error: Exception) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,9 +16,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
+        requests = Counter(
             "taskyard_http_requests", "HTTP requests", ("method", "route", "status"), registry=self._registry
         )
+        self._requests = functools.cache(requests.labels)
         self.submit_seconds = Histogram(
             "taskyard_submit_seconds",
             "From a checked submission to its commit",
@@ -50,6 +53,6 @@ class Metrics:
             finally:
                 self.waiting.dec()
                 route = getattr(scope.get("route"), "path", "none")
-                self._requests.labels(scope["method"], route, status).inc()
+                self._requests(scope["method"], route, status).inc()
 
         return counted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from pathlib import PurePosixPath
 
 from taskyard.errors import InvalidInput
 
@@ -69,9 +68,10 @@ def check_paths(paths: list[str]) -> None:
             raise InvalidInput(f"{path!r} is there twice: give each file a path of its own")
         seen.add(path)
     for path in paths:
-        for folder in PurePosixPath(path).parents:
-            if str(folder) in seen:
-                raise InvalidInput(f"{str(folder)!r} is a file and the folder of {path!r} at once")
+        folder = path
+        while folder := folder.rpartition("/")[0]:
+            if folder in seen:
+                raise InvalidInput(f"{folder!r} is a file and the folder of {path!r} at once")
 
 
 def _is_unicode(text: str) -> bool:

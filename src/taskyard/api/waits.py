@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -34,31 +35,43 @@ class Waits:
         return await self._until(asyncio.get_running_loop().create_future(), waiting)
 
     async def _until(self, watcher: asyncio.Future[None], waiting: Coroutine[Any, Any, T]) -> T:
-        task = asyncio.create_task(waiting)
         self._watchers.add(watcher)
         if self._ending:
             watcher.cancel()
+        wait = asyncio.timeout(None)
+
+        def cut(_: asyncio.Future[None]) -> None:
+            if watcher in self._watchers:  # it may have ended in the same turn as the wait
+                wait.reschedule(-math.inf)
+
         try:
-            await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
+            async with wait:
+                watcher.add_done_callback(cut)
+                return await waiting
+        except TimeoutError as error:
+            if not wait.expired():
+                raise
             if watcher.cancelled():
-                raise Unavailable("the API Server is being ended: try again soon")
+                raise Unavailable("the API Server is being ended: try again soon") from error
             watcher.result()  # raises what became of the rest of its body
-            raise ClientGone
+            raise ClientGone from error
         finally:
             self._watchers.discard(watcher)
+            # It ends after the answer has left: nobody waits for that.
+            watcher.add_done_callback(_forget)
             watcher.cancel()
-            task.cancel()
-            await asyncio.wait((task, watcher))
-            if not watcher.cancelled():
-                watcher.exception()  # of no interest where the wait was over first
 
     def end(self) -> None:
         """The server ends: so does every wait, and every later one at once."""
         self._ending = True
         for watcher in self._watchers:
             watcher.cancel()
+
+
+def _forget(watcher: asyncio.Future[None]) -> None:
+    """Whatever a watcher saw is of no interest where the wait was over first."""
+    if not watcher.cancelled():
+        watcher.exception()
 
 
 async def _gone(receive: Receive) -> None:
