@@ -30,7 +30,7 @@ from taskyard.executor.runner import CannotExecute, CannotStart, Launch, Runner,
 from taskyard.executor.stimuli import Began, Cause, Dropped, Ended, Gone, Stimulus
 from taskyard.executor.uv import BuildFailed, CannotBuild
 from taskyard.executor.value import objection
-from taskyard.executor.workspace import OUTPUT_VARIABLE, BadFile, Workspace
+from taskyard.executor.workspace import FEW_FILES, OUTPUT_VARIABLE, BadFile, Workspace
 from taskyard.link.clock import now
 from taskyard.protocol.messages import Run
 from taskyard.task.model import Artifact, Outcome, Reason, ReturnType, Steps, Stream
@@ -41,8 +41,6 @@ DRAIN_TIMEOUT = 1.0
 UPLOAD_AFTER_DRAIN = 10.0
 #: Seconds between two looks at a timeout, at most: timers stand still while the machine is suspended.
 LONGEST_LOOK = 1.0
-#: Up to that many files that came with the message are written at once; more would hold the event loop up.
-FEW_FILES = 16
 #: JSON up to that many bytes is parsed at once.
 SHORT_VALUE = 64 << 10
 
@@ -59,7 +57,7 @@ class Killed(Exception):
 
 
 class Tools(msgspec.Struct, frozen=True):
-    """What every attempt of an executor uses. ``removals`` are threads of their own for removing folders, which can
+    """What every attempt of an executor uses. ``removals`` are threads of their own for removing folders where that can
     take long; None for those that everything uses."""
 
     runner: Runner
@@ -117,7 +115,9 @@ class Execution:
             self._log.exception("attempt_broke")
             self._report(Outcome(reason=Reason.START, message="the executor failed: its log says how"))
         try:
-            await self._loop.run_in_executor(self._tools.removals, self._workspace.remove)
+            await asyncio.sleep(0)  # what was reported leaves first
+            if not self._workspace.remove_at_once():
+                await self._loop.run_in_executor(self._tools.removals, self._workspace.remove)
             if self._environment is not None:
                 await self._tools.environments.give_back(self._environment)
         except Exception:  # nor may it cost more than the room on the disk

@@ -71,12 +71,17 @@ def open_pidfd(pid: int) -> int | None:
 
 def read(path: str) -> str:
     """The content of a small file of the kernel. ``OSError``."""
+    return read_bytes(path).decode(errors="replace")
+
+
+def read_bytes(path: str) -> bytes:
+    """The same as it is."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         content = b""
         while piece := os.read(descriptor, 65536):
             content += piece
-        return content.decode(errors="replace")
+        return content
     finally:
         os.close(descriptor)
 

@@ -17,6 +17,8 @@ CHUNK_BYTES = 64 << 10
 #: A read below this many bytes is small; then the stream is read again after the pause, in seconds.
 SMALL_READ = 4 << 10
 PAUSE = 0.004
+#: Reads without a look at anything else: a process that escaped may write on and on.
+READS_AT_ONCE = 4
 #: Seconds that the rest of a line gets.
 LINE_PAUSE = 0.001
 
@@ -83,14 +85,28 @@ class Pipes:
     async def finish(self, timeout: float) -> None:
         """Read what is left; give up after ``timeout`` seconds, as a process that escaped may hold the other end."""
         self._hurried = True
-        for stream in list(self._paused):
-            self._paused.pop(stream).cancel()
-            self._resume(stream)
+        for stream in list(self._open):
+            self._read_what_is_there(stream)
+        if not self._open:
+            return
         try:
             async with asyncio.timeout(timeout):
                 await self._all_closed.wait()
         except TimeoutError:
             self.close()
+
+    def _read_what_is_there(self, stream: Stream) -> None:
+        """Mostly that is all: then the loop need not tell of it."""
+        try:
+            for _ in range(READS_AT_ONCE):
+                self._read(stream)
+                if stream not in self._open:
+                    return
+        except BlockingIOError:
+            pass
+        if (timer := self._paused.pop(stream, None)) is not None:
+            timer.cancel()
+            self._resume(stream)
 
     def close(self) -> None:
         """Stop reading at once."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -39,7 +40,7 @@ from taskyard.executor.stimuli import (
     StopAttempt,
     Tick,
 )
-from taskyard.executor.workspace import Workspace, make_folders
+from taskyard.executor.workspace import FOLDERS, WITHOUT_HOME, Workspace, make_folders
 from taskyard.link import clock
 from taskyard.link.base import Link
 from taskyard.protocol.messages import ExecutorMessage, HeartbeatEcho, ManagerOrder, Run, Welcome
@@ -91,7 +92,8 @@ class Performer:
         self._deadline = math.inf
         self._look = LONGEST_LOOK
         self._grace: asyncio.TimerHandle | None = None
-        self._workspaces = FoldersAhead(folder, make_folders)
+        self._folders = FOLDERS if tools.runner.isolated else WITHOUT_HOME
+        self._workspaces = FoldersAhead(folder, partial(make_folders, names=self._folders))
         self._refill: asyncio.TimerHandle | None = None
         self._refill_soon()
         self._fed = asyncio.Event()
@@ -219,7 +221,7 @@ class Performer:
         execution = self._executions[fence] = Execution(
             run,
             self._tools,
-            Workspace(self._folder / folder_name(fence), self._workspaces.put),
+            Workspace(self._folder / folder_name(fence), self._workspaces.put, self._folders),
             Capture(fence, output, self._deliveries, settings.max_output, settings.max_spool),
             self.feed,
             lambda outcome: self._spool.save(fence, outcome, output.beside),

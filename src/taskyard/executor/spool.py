@@ -68,8 +68,7 @@ class OutputLog:
         """Keep the next chunk. ``OSError`` where the disk would not: then nothing of it is kept."""
         assert not self.beside
         if self._file is None:  # an attempt that prints nothing has no file
-            self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            self._file = FileIO(self._path, "a")
+            self._file = self._opened()
         body = msgspec.msgpack.encode(chunk)
         record = _LENGTH.pack(len(body)) + body
         written = self._file.write(record)
@@ -77,6 +76,13 @@ class OutputLog:
             self._file.truncate(self.end.offset)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.end = Position(chunk.sequence, self.end.offset + len(record))
+
+    def _opened(self) -> FileIO:
+        try:
+            return FileIO(self._path, "a")
+        except FileNotFoundError:  # somebody has tidied up
+            self._path.parent.mkdir(mode=0o700)
+            return FileIO(self._path, "a")
 
     def conclude(self, chunks: Sequence[Chunk]) -> None:
         """Keep the last chunks, which count what was dropped: in memory where the disk would not, until the file of the
@@ -197,11 +203,14 @@ class Spool:
 
     def save(self, fence: Fence, outcome: Outcome, beside: tuple[Chunk, ...] = ()) -> None:
         """Keep an outcome. ``OSError`` where it is longer than its room, and the disk has no more."""
-        path = self._folder(fence) / "outcome.json"
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        staged = path.with_suffix(".new")
-        rooms.fill(staged, msgspec.json.encode(Kept(fence, outcome, beside)))
-        os.replace(staged, path)
+        folder = self._folder(fence)
+        staged, content = folder / "outcome.new", msgspec.json.encode(Kept(fence, outcome, beside))
+        try:
+            rooms.fill(staged, content)
+        except FileNotFoundError:  # somebody has tidied up
+            folder.mkdir(mode=0o700)
+            rooms.fill(staged, content)
+        os.replace(staged, folder / "outcome.json")
 
     def remove(self, fence: Fence) -> None:
         """Forget output and outcome of an attempt."""

@@ -285,7 +285,7 @@ class Tender:
     def _hear(self, report: Report, lifeline: Lifeline) -> None:
         match report:
             case Ready(pidfd=has_pidfd):
-                end = socket.socket(fileno=lifeline.descriptors.popleft())
+                end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, lifeline.descriptors.popleft())
                 end.setblocking(False)
                 pidfd = lifeline.descriptors.popleft() if has_pidfd else None
                 self._welcome(Claim(report, end, pidfd), report.zygote)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from taskyard.executor.removal import remove_tree
+from taskyard.executor.removal import remove_at_once, remove_tree
 from taskyard.protocol.messages import Run
 from taskyard.task.model import FileRef
 from taskyard.task.paths import is_inside
@@ -41,20 +41,29 @@ class BadFile(Exception):
     """A file of the task cannot be put where it should be; the text says why."""
 
 
+#: Up to that many files are written or removed at once; more would hold the event loop up.
+FEW_FILES = 16
 FOLDERS = ("work", "output", "tmp", "home")
+#: Where scripts run as our own user, whose home is elsewhere.
+WITHOUT_HOME = FOLDERS[:-1]
 
 
-def make_folders(root: Path) -> None:
+def make_folders(root: Path, names: Sequence[str] = FOLDERS) -> None:
     """A workspace without an attempt."""
-    for folder in (root, *(root / name for name in FOLDERS)):
-        os.mkdir(folder, 0o700)
+    os.mkdir(root, 0o700)
+    for name in names:
+        os.mkdir(f"{root}/{name}", 0o700)
 
 
 class Workspace:
-    """See the module. ``root`` is the attempt's own folder, which is not there yet; ``put`` puts it there, with its own."""
+    """See the module. ``root`` is the attempt's own folder, which is not there yet; ``put`` puts it there, with the ``folders``
+    in it."""
 
-    def __init__(self, root: Path, put: Callable[[Path], None] = make_folders) -> None:
+    def __init__(
+        self, root: Path, put: Callable[[Path], None] = make_folders, folders: Sequence[str] = FOLDERS
+    ) -> None:
         self._put = put
+        self._folders = folders
         self.root = root
         self.work = root / "work"
         self.output = root / "output"
@@ -105,9 +114,18 @@ class Workspace:
             "TASKYARD_ATTEMPT": str(run.fence.attempt),
         }
 
+    def remove_at_once(self) -> bool:
+        """Remove it where that is quick: nothing more is in it than we have put there, and that is little. Whether it is gone;
+        where not, :meth:`remove` is to be called."""
+        return len(self._written) <= FEW_FILES and remove_at_once(self.root, self._known)
+
     def remove(self) -> None:
-        """Remove it all, even what the script has made unreadable for itself."""
-        remove_tree(self.root, {name: self._written if name == self.work.name else () for name in FOLDERS})
+        """Remove it all, even what the script has made unreadable for itself. It can take long."""
+        remove_tree(self.root, self._known)
+
+    @property
+    def _known(self) -> dict[str, Sequence[str]]:
+        return {name: self._written if name == self.work.name else () for name in self._folders}
 
     def _place(self, file: FileRef) -> Path:
         if not is_inside(file.path):

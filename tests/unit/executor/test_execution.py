@@ -197,3 +197,18 @@ async def test_cancelled_while_it_downloads(rig: Rig) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
     assert rig.kinds == []
+
+
+async def test_what_a_plain_attempt_leaves_is_removed_without_a_thread(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.runner.go_on.set()
+    monkeypatch.setattr(Workspace, "remove", None)
+    await rig.execution(run("print(1)")).perform()
+    assert not (rig.folder / "attempt").exists()
+
+
+async def test_what_else_a_script_leaves_is_removed_too(rig: Rig) -> None:
+    rig.runner.go_on.set()
+    await rig.execution(run("import os; os.makedirs('more/and/more')")).perform()
+    assert not (rig.folder / "attempt").exists()

@@ -201,6 +201,25 @@ async def test_a_pipe_that_is_held_open_is_given_up() -> None:
     reader.close()
 
 
+async def test_who_writes_on_and_on_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that escaped fills the pipe again as soon as it is read."""
+    monkeypatch.setattr(output, "PAUSE", 600.0)
+    seen: list[bytes] = []
+
+    def refill(stream: Stream, data: bytes) -> None:
+        seen.append(data)
+        os.write(writing, b"more\n")
+
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    pipes = Pipes({OUT: reading}, refill)
+    os.write(writing, b"first\n")
+    async with asyncio.timeout(10):
+        await pipes.finish(0.05)
+    assert b"first\n" in seen
+    os.close(writing)
+
+
 async def test_closed_while_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output, "PAUSE", 3600)
     reader = Reader()

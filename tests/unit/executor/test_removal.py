@@ -12,7 +12,7 @@ import pytest
 import structlog.testing
 
 from taskyard.executor import removal
-from taskyard.executor.removal import mounted_below, remove_tree
+from taskyard.executor.removal import mounted_below, remove_at_once, remove_tree
 
 needs_mounts = pytest.mark.skipif(
     os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0,
@@ -198,3 +198,35 @@ def test_a_link_in_the_place_of_what_is_known_is_removed_not_followed(root: Path
     (root / "work").symlink_to(precious.parent)
     assert remove_tree(root, {**KNOWN, "work": [precious.name]})
     assert precious.read_text() == "kept"
+
+
+def test_what_is_known_to_be_in_it_is_removed_at_once(root: Path) -> None:
+    lay_out(root)
+    assert remove_at_once(root, KNOWN)
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("more", ["work/more", "output/more", "more"])
+def test_where_there_is_more_that_is_not_removed_at_once(root: Path, more: str) -> None:
+    lay_out(root)
+    (root / more).write_text("more")
+    assert not remove_at_once(root, KNOWN)
+    assert (root / more).exists()
+    assert remove_tree(root, KNOWN)
+
+
+def test_a_large_file_is_not_removed_at_once(root: Path) -> None:
+    lay_out(root)
+    (root / "work" / "script.py").write_bytes(bytes(2 << 20))
+    assert not remove_at_once(root, KNOWN)
+    assert (root / "work" / "script.py").exists()
+    assert remove_tree(root, KNOWN)
+
+
+@needs_mounts
+def test_nothing_is_removed_at_once_where_something_is_mounted(root: Path, precious: Path) -> None:
+    lay_out(root)
+    mount("--bind", precious.parent, root / "work")
+    assert not remove_at_once(root, {**KNOWN, "work": [precious.name]})
+    assert precious.read_text() == "kept"
+    assert remove_tree(root, KNOWN)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from io import FileIO
@@ -236,6 +237,25 @@ class TestSpool:
         spool.remove(fence())
         spool.remove(fence())
         assert spool.recover() == {}
+
+
+def test_what_somebody_has_tidied_up_is_made_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    output = spool.open(fence())
+    shutil.rmtree(tmp_path / "spool" / folder_name(fence()))
+    output.append(chunk(1))
+    spool.save(fence(), OUTCOME)
+    output.close()
+    ((outcome, _),) = spool.recover().values()
+    assert outcome.exit_code == 3
+
+
+def test_an_outcome_finds_its_folder_gone(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.open(fence()).close()
+    shutil.rmtree(tmp_path / "spool" / folder_name(fence()))
+    spool.save(fence(), OUTCOME)
+    assert fence() in spool.recover()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from taskyard.executor.workspace import BadFile, Workspace
+from taskyard.executor.workspace import FEW_FILES, WITHOUT_HOME, BadFile, Workspace, make_folders
 from taskyard.task.model import FileRef
 from tests.unit.executor.conftest import fence, run, script
 
@@ -99,3 +100,24 @@ def test_remove(workspace: Workspace, tmp_path: Path) -> None:
     workspace.remove()
     workspace.remove()
     assert not (tmp_path / "attempt").exists()
+
+
+def test_what_only_we_have_put_there_is_removed_at_once(workspace: Workspace) -> None:
+    workspace.write(ref("a.py"), b"a")
+    assert workspace.remove_at_once()
+    assert not workspace.root.exists()
+
+
+def test_one_without_a_home(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "one", partial(make_folders, names=WITHOUT_HOME), WITHOUT_HOME)
+    workspace.make()
+    assert sorted(one.name for one in workspace.root.iterdir()) == sorted(WITHOUT_HOME)
+    assert workspace.remove_at_once()
+
+
+def test_many_files_are_not_removed_at_once(workspace: Workspace) -> None:
+    for number in range(FEW_FILES + 1):
+        workspace.write(ref(f"{number}"), b"")
+    assert not workspace.remove_at_once()
+    workspace.remove()
+    assert not workspace.root.exists()
