@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ PRAGMA temp_store = MEMORY;
 """
 
 
-#: Tasks that the writer knows without reading them.
-MOST_KNOWN = 16_384
+#: Tasks that the writer knows without reading them: half a kilobyte each. The oldest goes, which in a long queue is next.
+MOST_KNOWN = 65_536
 
 
 class Database:
@@ -45,7 +46,7 @@ class Database:
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self.touched: set[str] = set()
-        self._known: dict[str, Task] = {}
+        self._known: OrderedDict[str, Task] = OrderedDict()  # a dict seeks its first entry among those removed
 
     @classmethod
     def to_write(cls, path: Path) -> Database:
@@ -75,10 +76,10 @@ class Database:
 
     def know(self, task: Task) -> None:
         """The task's row has just been written so. Not for one that is at rest."""
-        self._known.pop(task.id, None)
         self._known[task.id] = task
+        self._known.move_to_end(task.id)
         if len(self._known) > MOST_KNOWN:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
 
     def forget(self, task_id: str) -> None:
         """The task is to be read before it is written again. No error where it is not known."""
