@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 
 from taskyard.errors import InvalidInput
 from taskyard.store.sqlite.queries import QUERIES
 from taskyard.store.sqlite.rows import Row
-from taskyard.task.model import Task
+from taskyard.task.model import Course, Task
 
 BUSY_TIMEOUT = 1000  # milliseconds; only another program can hold the file, and only for moments
 
@@ -40,12 +41,23 @@ PRAGMA temp_store = MEMORY;
 MOST_KNOWN = 65_536
 
 
+class Begun(msgspec.Struct, frozen=True, eq=False):
+    """A start whose rows are still as they were ``before``: an end that follows within the transaction writes for both."""
+
+    before: Task
+    after: Task
+    at: float
+    course: Course
+
+
 class Database:
-    """Used by one thread at a time. ``touched`` collects the ids of the tasks that the present transaction changes."""
+    """Used by one thread at a time. ``touched`` collects the ids of the tasks that the present transaction changes, ``begun``
+    the starts that it has yet to write, by the ids of their tasks."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self.touched: set[str] = set()
+        self.begun: dict[str, Begun] = {}
         self._known: OrderedDict[str, Task] = OrderedDict()  # a dict seeks its first entry among those removed
 
     @classmethod
@@ -88,6 +100,7 @@ class Database:
     def forget_all(self) -> None:
         """What was written may have been taken back, or been written by another."""
         self._known.clear()
+        self.begun.clear()
 
     def run(self, query: str, **values: Any) -> int:
         """Execute a statement that gives nothing. The number of rows that it changed."""

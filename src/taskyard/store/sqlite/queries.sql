@@ -130,7 +130,9 @@ first_output_at = coalesce(:first_output_at, first_output_at), started_by = coal
 UPDATE attempts SET started_at = :started_at, {keep_course} WHERE task = :task AND number = :number;
 
 -- name: end_attempt
-UPDATE attempts SET ended_at = :ended_at, outcome = :outcome, {keep_course} WHERE task = :task AND number = :number;
+UPDATE attempts SET
+    started_at = coalesce(:started_at, started_at), ended_at = :ended_at, outcome = :outcome, {keep_course}
+WHERE task = :task AND number = :number;
 
 -- name: attempt_columns
 number, revision, executor_id, executor_name, claimed_at, started_at, ended_at, outcome,

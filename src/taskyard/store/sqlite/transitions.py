@@ -14,7 +14,7 @@ import msgspec
 from taskyard.errors import IllegalTransition, InvalidInput, NotFound, WrongState
 from taskyard.store.base import STALE, Claimed, Placement, Removed, Stale, damaged
 from taskyard.store.sqlite import rows
-from taskyard.store.sqlite.database import Database
+from taskyard.store.sqlite.database import Begun, Database
 from taskyard.task.model import (
     Course,
     Created,
@@ -93,12 +93,44 @@ def report(
     task = present(database, generation, fence)
     if task is None:
         return STALE
+    if isinstance(event, Began) and isinstance(task.state, Scheduled):
+        return _begin(database, task, event, now, course)
     if isinstance(event, Ended):
         _refuse_without_output(database, task, event.outcome)
+    begun = database.begun.get(task.id)
     after = change(database, task, event, Moment(now=now, jitter=jitter))
     if isinstance(after, Task):
-        _note_attempt(database, task, event, now, course)
+        _note_attempt(database, task, event, now, course, begun)
     return after
+
+
+def _begin(database: Database, task: Task, event: Began, now: float, course: Course) -> Task:
+    """Note a start, and leave its rows to the end, or to :func:`write_begun`."""
+    after = apply(task, event, Moment(now=now))
+    assert isinstance(after, Task), "a start removes nothing"
+    after = msgspec.structs.replace(after, version=task.version + 1)
+    database.touched.add(task.id)
+    database.know(after)
+    database.begun[task.id] = Begun(task, after, now, course)
+    _note_event(database, after, event, now)
+    return after
+
+
+def write_begun(database: Database) -> None:
+    """Write the starts that no end has written: before a transaction, or a savepoint, is over."""
+    for task_id in list(database.begun):
+        _write_one_begun(database, task_id)
+
+
+def _write_one_begun(database: Database, task_id: str) -> None:
+    begun = database.begun.pop(task_id, None)
+    if begun is None:
+        return
+    task = begun.before
+    changed = database.run("begin_task", started_at=begun.at, version=begun.after.version, **_as_read(task))
+    assert changed, "one writer: nothing comes between its read and its write"
+    told = rows.course_columns(begun.course)
+    database.run("begin_attempt", task=task.order, number=task.attempt, started_at=begun.at, **told)
 
 
 def _refuse_without_output(database: Database, task: Task, outcome: Outcome) -> None:
@@ -199,14 +231,15 @@ def change(database: Database, task: Task, event: Event, moment: Moment) -> Task
 
 def _write(database: Database, task: Task, after: Task, event: Event) -> bool:
     """Whether the row was still as ``task`` was read, and is now as ``after`` says."""
-    read = {"task": task.order, "read_attempt": task.attempt, "read_version": task.version, "version": after.version}
+    if isinstance(after.state, Finished):
+        begun = database.begun.pop(task.id, None)
+        read = _as_read(begun.before if begun is not None else task)
+        return bool(database.run("finish_task", ended_at=after.state.ended_at, version=after.version, **read))
+    _write_one_begun(database, task.id)
+    read = {"version": after.version, **_as_read(task)}
     match event, after.state:
         case Claim(), Scheduled(executor_id=executor_id):
             changed = database.run("claim_task", executor_id=executor_id, attempt=after.attempt, **read)
-        case Began(), Running(started_at=started_at):
-            changed = database.run("begin_task", started_at=started_at, **read)
-        case Ended(), Finished(ended_at=ended_at):
-            changed = database.run("finish_task", ended_at=ended_at, **read)
         case _:
             changed = database.run(
                 "update_task",
@@ -220,8 +253,14 @@ def _write(database: Database, task: Task, after: Task, event: Event) -> bool:
     return bool(changed)
 
 
+def _as_read(task: Task) -> dict[str, int]:
+    """The condition of a write: that the row is still as it was."""
+    return {"task": task.order, "read_attempt": task.attempt, "read_version": task.version}
+
+
 def remove(database: Database, task: Task) -> Removed | Stale:
     """Remove the row and all that belongs to it, where it is still as ``task`` was read."""
+    _write_one_begun(database, task.id)
     database.touched.add(task.id)
     database.forget(task.id)
     removed = database.run("remove_task", task=task.order, read_attempt=task.attempt, read_version=task.version)
@@ -230,6 +269,8 @@ def remove(database: Database, task: Task) -> Removed | Stale:
 
 def find(database: Database, task_id: str) -> Task | None:
     """The task, a deleted one too."""
+    if (begun := database.begun.get(task_id)) is not None:
+        return begun.after
     if (known := database.known(task_id)) is not None:
         return known
     row = database.one("task_by_id", task_id=task_id)
@@ -283,18 +324,28 @@ def _explanation(after: Task, event: Event) -> tuple[Reason | None, str]:
     return (outcome.reason, outcome.message) if outcome else (None, "")
 
 
-def _note_attempt(database: Database, task: Task, event: Event, now: float, course: Course) -> None:
-    """Keep in the attempt's row what was reported of it."""
+def _note_attempt(
+    database: Database, task: Task, event: Event, now: float, course: Course, begun: Begun | None
+) -> None:
+    """Keep in the attempt's row what was reported of it, and of its start where that is not written yet."""
     outcome = _outcome_of(event)
-    if outcome is not None:
-        told = rows.course_columns(course, outcome)
-        body = rows.outcome_body(outcome)
-        database.run("end_attempt", task=task.order, number=task.attempt, ended_at=now, outcome=body, **told)
-        for artifact in outcome.artifacts:
-            database.run("insert_file_reference", task=task.order, sha256=artifact.sha256)
-    elif isinstance(event, Began) and isinstance(task.state, Scheduled):
-        told = rows.course_columns(course)
-        database.run("begin_attempt", task=task.order, number=task.attempt, started_at=now, **told)
+    if outcome is None:
+        return
+    told = rows.course_columns(course, outcome)
+    if begun is not None:
+        earlier = rows.course_columns(begun.course)
+        told = {name: earlier[name] if value is None else value for name, value in told.items()}
+    database.run(
+        "end_attempt",
+        task=task.order,
+        number=task.attempt,
+        started_at=begun.at if begun is not None else None,
+        ended_at=now,
+        outcome=rows.outcome_body(outcome),
+        **told,
+    )
+    for artifact in outcome.artifacts:
+        database.run("insert_file_reference", task=task.order, sha256=artifact.sha256)
 
 
 _NOT_CHARGED = ": not charged, as it had not begun, or another task there was lost more often"

@@ -20,6 +20,7 @@ import structlog
 from taskyard.errors import StoreError, Unavailable
 from taskyard.store.sqlite.database import Database
 from taskyard.store.sqlite.failures import BROKEN, as_full, error_from, failure_from
+from taskyard.store.sqlite.transitions import write_begun
 
 _log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -151,7 +152,9 @@ class Writer:
         """Run operations without savepoints, which take as long as some of them do. None, and nothing done, where one fails:
         few do."""
         try:
-            return tuple(Answer(job.waiter, job.operation(self._database)) for job in jobs)
+            answers = tuple(Answer(job.waiter, job.operation(self._database)) for job in jobs)
+            write_begun(self._database)
+            return answers
         except BROKEN as met:
             if self._is_over(as_full(met, self._database.connection)):
                 raise
@@ -172,6 +175,7 @@ class Writer:
         connection.execute("SAVEPOINT operation")
         try:
             result = job.operation(self._database)
+            write_begun(self._database)
         except BROKEN as met:
             error = as_full(met, connection)
             if self._is_over(error):

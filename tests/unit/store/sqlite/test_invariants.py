@@ -85,6 +85,13 @@ class OneTask(RuleBasedStateMachine):
             self.accepted.add(fence)
         self.gone = self.gone or isinstance(answer, Removed)
 
+    @rule()
+    def commit(self) -> None:
+        transitions.write_begun(self.database)
+        task = transitions.find(self.database, self.task_id)
+        self.database.forget_all()
+        assert transitions.find(self.database, self.task_id) == task, "what is written is what was answered"
+
     @precondition(lambda self: self._visible())
     @rule(event=REQUESTS)
     def request(self, event: Event) -> None:
