@@ -40,7 +40,8 @@ def check_without_token(headers: Mapping[str, str], tokenless: bool, allowed_hos
             "a token is needed: send the header 'Authorization: Bearer TOKEN' ('taskyard token show --reveal' prints it)"
         )
     host = headers.get("host", "")
-    if _name(host) not in _OUR_NAMES and _name(host) not in allowed_hosts and host not in allowed_hosts:
+    name = _name(host)
+    if name not in _OUR_NAMES and name not in allowed_hosts and host not in allowed_hosts:
         raise Forbidden(f"the Host {host!r} is not ours: use localhost, send a token, or add it to the allowed hosts")
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():

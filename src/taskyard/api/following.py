@@ -53,13 +53,16 @@ class EndEvent(msgspec.Struct):
 
 
 async def follow_output(
-    parts: Parts, task_id: str, stream: Stream | None, start: Place, only: int | None, *, wait: bool = True
+    parts: Parts, found: TaskDetail, stream: Stream | None, start: Place, only: int | None, *, wait: bool = True
 ) -> AsyncIterator[bytes]:
-    """Output after ``start``, until the task has ended; of attempt ``only``, until that is over. Without ``wait`` what there
-    is now."""
+    """Output after ``start`` of the task that was ``found``, until it has ended; of attempt ``only``, until that is over.
+    Without ``wait`` what there is now."""
+    task_id = found.task.id
     number, sequence = start.attempt, start.sequence
+    known: TaskDetail | None = found
     while True:
-        detail = await parts.connector.call(GetTask(task=task_id))
+        detail = known if known is not None else await parts.connector.call(GetTask(task=task_id))
+        known = None
         # Asked before the output is read: what is over by then prints nothing more.
         over = number < detail.task.attempt or not detail.task.is_open
         if number:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 
 import msgspec
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from taskyard.api.problems import problem
+from taskyard.api.waits import ClientGone, Waits
 from taskyard.errors import TaskyardError
 
 MEDIA_TYPE = "text/event-stream"
@@ -26,7 +29,7 @@ def stream(events: AsyncIterator[bytes]) -> StreamingResponse:
     """The answer that sends events as they come. An error ends it with an event ``error``: a client asks again, from the
     last event that it got."""
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_to_the_end(events), headers=headers, media_type=MEDIA_TYPE)
+    return _Events(_to_the_end(events), headers=headers, media_type=MEDIA_TYPE)
 
 
 def wants_stream(accept: str | None) -> bool:
@@ -41,6 +44,15 @@ def accepts(accept: str | None, media_type: str) -> bool:
     kind = media_type.partition("/")[0]
     taken = {one.partition(";")[0].strip().lower() for one in accept.split(",")}
     return not taken.isdisjoint({"*/*", f"{kind}/*", media_type})
+
+
+class _Events(StreamingResponse):
+    """Ends with its client, which the framework would watch for in a task group: that took longer than to begin the answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(ClientGone):
+            # Of its own: at the server's end the wait for the next event ends by itself, and the client is told.
+            await Waits().while_connected(receive, self.stream_response(send))
 
 
 async def _to_the_end(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from taskyard.api.results import output
 from taskyard.api.streams import MEDIA_TYPE, accepts, stream, wants_stream
 from taskyard.api.v2.answers import TaskKey
 from taskyard.errors import NotFound
-from taskyard.protocol.requests import GetTask
+from taskyard.protocol.requests import GetTask, TaskDetail
 from taskyard.task.model import Stream
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["logs"])
@@ -85,15 +85,15 @@ async def get_attempt_log(
 async def _live(
     parts: Parts, task: str, which: Stream | None, attempt: int | None, seen: str | None, *, wait: bool
 ) -> Response:
-    task_id, number = await _resolve(parts, task, attempt)
+    detail, number = await _resolve(parts, task, attempt)
     start = Place(number)
     if seen is not None:
         seen_attempt, _, seen_sequence = seen.partition("-")
         start = Place(int(seen_attempt), int(seen_sequence))
         if attempt is not None and start.attempt != attempt:
             raise HTTPException(422, f"{seen!r} is a place in another attempt than {attempt}")
-        await _resolve(parts, task_id, start.attempt or None)
-    return stream(follow_output(parts, task_id, which, start, attempt, wait=wait))
+        detail, _ = await _resolve(parts, detail.task.id, start.attempt or None)
+    return stream(follow_output(parts, detail, which, start, attempt, wait=wait))
 
 
 async def _text(
@@ -101,7 +101,8 @@ async def _text(
 ) -> Response:
     if not accepts(accept, "text/plain"):
         raise HTTPException(406, f"a log can be had as text/plain or {MEDIA_TYPE}")
-    task_id, number = await _resolve(parts, task, attempt)
+    detail, number = await _resolve(parts, task, attempt)
+    task_id = detail.task.id
     headers = {**SAFE_HEADERS, "accept-ranges": "bytes"}
     if number == 0:
         return Response(b"", headers=headers, media_type=TEXT)
@@ -119,12 +120,13 @@ async def _text(
     return StreamingResponse(_cut(pieces, *part), 206, headers | range_headers(part, size), TEXT)
 
 
-async def _resolve(parts: Parts, task: str, attempt: int | None) -> tuple[str, int]:
-    """The task's id, and which attempt is meant; 0 where there has been none. ``NotFound``."""
-    found = (await parts.connector.call(GetTask(task=task))).task
+async def _resolve(parts: Parts, task: str, attempt: int | None) -> tuple[TaskDetail, int]:
+    """The task, and which attempt is meant; 0 where there has been none. ``NotFound``."""
+    detail = await parts.connector.call(GetTask(task=task))
+    found = detail.task
     if attempt is not None and attempt > found.attempt:
         raise NotFound(f"task {found.name!r} has had {found.attempt} attempts: there is no attempt {attempt}")
-    return found.id, found.attempt if attempt is None else attempt
+    return detail, found.attempt if attempt is None else attempt
 
 
 async def _cut(pieces: AsyncIterator[bytes], start: int, end: int) -> AsyncIterator[bytes]:

@@ -42,8 +42,8 @@ class Live:
     """A stream of events that is read one by one, as a browser would."""
 
     def __init__(self, parts: Parts, start: following.Place, *, only: int | None = None) -> None:
-        task_id = parts.connector.find("one").task.id  # type: ignore[attr-defined]  # the scripted manager
-        self._events: AsyncIterator[bytes] = following.follow_output(parts, task_id, None, start, only)
+        found = parts.connector.find("one").detail  # type: ignore[attr-defined]  # the scripted manager
+        self._events: AsyncIterator[bytes] = following.follow_output(parts, found, None, start, only)
 
     async def next(self) -> tuple[str, str | None, dict[str, Any]]:
         while True:
@@ -264,11 +264,10 @@ async def test_silence_is_filled_with_comments(
     http: httpx2.AsyncClient, manager: ScriptedManager, parts: Parts, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "KEEPALIVE", 0.01)
-    task_id = manager.only().task.id
-    running = following.follow_output(parts, task_id, None, following.Place(1), None)
+    running = following.follow_output(parts, manager.only().detail, None, following.Place(1), None)
     assert await anext(running) == b": still here\n\n"
     await manager.retry(task, Outcome(exit_code=1, reason=Reason.EXIT))
-    waiting = following.follow_output(parts, task_id, None, following.Place(1), None)
+    waiting = following.follow_output(parts, manager.only().detail, None, following.Place(1), None)
     assert await anext(waiting) == b": still here\n\n"
 
 
