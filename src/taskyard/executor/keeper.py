@@ -457,7 +457,7 @@ class Keeper:
             return set()
         found = set()
         for pid in processes.children(os.getpid()) - self._by_leader.keys() - self._zygotes.pids:
-            if not processes.is_dead(pid) and not self._is_anothers(held, pid):
+            if not self._zygotes.is_bearing(pid) and not processes.is_dead(pid) and not self._is_anothers(held, pid):
                 found.add(pid)
         return found
 

@@ -74,7 +74,7 @@ def _standby(confinement: Confinement) -> Path:
     folder = confinement.attempts / "standby"  # it is removed as whatever lies there
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
-    for name in (program.name, "silence.py"):
+    for name in (program.name, "birth.py", "silence.py"):
         (folder / name).unlink(missing_ok=True)
         (folder / name).write_bytes((program.parent / name).read_bytes())
         (folder / name).chmod(0o444)

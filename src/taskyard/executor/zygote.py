@@ -1,15 +1,15 @@
 """The warm interpreter of one environment: it imports ahead, and forks a child for each attempt ahead of time.
 
     keeper ── control: how to be, then for each spare its end of a socket for the job ─► zygote
-    zygote ── fork ─► midwife ── fork ─► spare, which is the keeper's child as soon as the midwife has ended
+    zygote ── fork ─► spare, which is the keeper's child (``birth.py``)
     executor ── the job, and the descriptors for its output ─► spare, which becomes the script
 
 Of an environment that a task has asked for there is no zygote: the keeper starts its interpreter ahead of time, as the user of
 a slot, and with a list of modules this file bears nothing in it, and is the spare itself.
 
-Runs as a file, with ``silence.py`` beside it, in any CPython from 3.9 on, with nothing but the standard library, and one
-thread. It uses modules that a bare interpreter has not got loaded, and hides them again: the script shall find what a bare
-interpreter would have.
+Runs as a file, with ``birth.py`` and ``silence.py`` beside it, in any CPython from 3.9 on, with nothing but the standard
+library, and one thread. It uses modules that a bare interpreter has not got loaded, and hides them again: the script shall find
+what a bare interpreter would have.
 
 What goes over the sockets is a length in eight bytes and an object of :mod:`marshal`; paths and texts are the system's bytes.
 """
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from taskyard.executor.birth import Births
     from taskyard.executor.silence import LIBC, TASKS, Silence, count
 else:
-    from silence import LIBC, TASKS, Silence, __builtins__, count  # it lies beside this file
+    from birth import Births  # they lie beside this file
+    from silence import LIBC, TASKS, Silence, __builtins__, count
 
 #: None, as ``LIBC`` is, where the interpreter was built without it: the kernel's last safety nets are not spread.
 ctypes: Any = sys.modules.get("ctypes")
@@ -142,6 +144,7 @@ def serve(descriptor: int) -> dict[str, Any]:
     room = _room()
     os.environb.pop(ROOM, None)
     send(control, _warm_up(opened["preload"]))
+    births = Births(os.path.realpath(sys.executable))
     silence = _settled()
     gc.disable()  # a collection would copy what the spares share
     while True:
@@ -150,7 +153,7 @@ def serve(descriptor: int) -> dict[str, Any]:
             send(control, {"stale": True})  # the keeper ends us
             os.close(end)
             continue
-        job = _bear({**request, "room": room, "silence": silence}, _socket.socket(fileno=end), control)
+        job = _bear({**request, "room": room, "silence": silence}, _socket.socket(fileno=end), control, births)
         if job is not None:
             return job
 
@@ -268,31 +271,22 @@ def _handlers() -> int:
     return atexit._ncallbacks() - known - bool(getattr(finalize, "_registered_with_atexit", False))  # type: ignore[no-any-return]
 
 
-def _bear(request: dict[str, Any], end: _socket.socket, control: _socket.socket) -> dict[str, Any] | None:
+def _bear(
+    request: dict[str, Any], end: _socket.socket, control: _socket.socket, births: Births
+) -> dict[str, Any] | None:
     """Fork a spare. None in the zygote, the job in the spare."""
+    zygote = os.getpid()
     try:
-        midwife = os.fork()
-        if midwife:
-            os.waitpid(midwife, 0)
-    except OSError as error:  # there is no room for another process
+        if births.bear(request["cells"]):
+            control.close()
+            _leave_zygote(request)
+            return _wait_for_job(end, request["room"], request["silence"])
+    except (OSError, ValueError) as error:  # there is no room for another process, or no spare can be made of this one
         _complain(end, error)
-        midwife = -1
-    if midwife:
-        end.close()
-        return None
-    try:
-        for folder in request["cells"]:
-            os.mkdir(folder, 0o755)
-            _write(f"{folder}/cgroup.procs", b"0")
-        midwife = os.getpid()
-        if os.fork():
-            os._exit(0)
-        control.close()
-        _leave_zygote(request, midwife)
-        return _wait_for_job(end, request["room"], request["silence"])
-    except (OSError, ValueError) as error:
-        _complain(end, error)
-    os._exit(1)
+        if os.getpid() != zygote:
+            os._exit(1)
+    end.close()
+    return None
 
 
 def _complain(end: _socket.socket, error: Exception) -> None:
@@ -302,21 +296,11 @@ def _complain(end: _socket.socket, error: Exception) -> None:
         return  # nobody waits for it any more
 
 
-def _write(path: str, content: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, content)
-    finally:
-        os.close(descriptor)
-
-
 # --- the spare ------------------------------------------------------------------------------------------------------------
 
 
-def _leave_zygote(request: dict[str, Any], midwife: int) -> None:
+def _leave_zygote(request: dict[str, Any]) -> None:
     os.setsid()
-    while os.getppid() == midwife:  # nothing tells when the kernel has given us to the keeper: in some microseconds
-        time.sleep(0.0002)
     user = request["user"]
     if user is not None:
         os.setgroups([])

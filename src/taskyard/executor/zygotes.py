@@ -96,6 +96,13 @@ class Zygotes:
     def pids(self) -> set[int]:
         return {one.pid for one in self._living.values()}
 
+    def is_bearing(self, pid: int) -> bool:
+        """Whether it is a spare so young that it is in no cell yet: it is in its zygote's session, which nobody can enter."""
+        try:
+            return os.getsid(pid) in self.pids
+        except ProcessLookupError:
+            return False
+
     def open(self, opened: Open, warnings: tuple[str, ...] = ()) -> None:
         """Start one, in the place of any other of that number."""
         self._close(opened.zygote)
