@@ -41,7 +41,7 @@ RARE = {
     "claim_version": 249,
     "room_released_twice": 249,
     "stop_lost": 155,
-    "retry_beats_stop": 757,
+    "retry_beats_stop": 617,
     "fleet_fence": 217,
     "wall_clock": 457,
 }

@@ -139,6 +139,7 @@ class RequestHandler:
             case ListNames():
                 return TaskNames(names=await self._store.names())
             case WaitTask():
+                await self._store.caught_up()
                 return await self._views.wait(request)
             case StopTask():
                 return await self._carry_through(self._stop(request))
@@ -154,6 +155,7 @@ class RequestHandler:
             case ReadOutput():
                 return await self._views.output(request)
             case ListEvents():
+                await self._store.caught_up()
                 return await self._views.events(request)
             case WhyTask():
                 await self._store.caught_up()

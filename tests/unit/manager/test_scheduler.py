@@ -347,5 +347,9 @@ def test_for_many_lines_and_executors_no_more_is_said_than_can_be_looked_for_at_
     assert hindrances(queue, fleet_of(), ["t7"])["t7"].startswith("no executor is connected")
 
 
+def test_nothing_keeps_a_task_from_running_where_there_is_room() -> None:
+    assert hindrances(queue_of(task("t", 1)), fleet_of(executor()), ["t"]) == {"t": ""}
+
+
 def test_a_waiting_task_ranks_by_priority_then_order() -> None:
     assert Waiting("a", "a", ONE_SLOT, priority=2, order=9).rank < Waiting("b", "b", ONE_SLOT, priority=1, order=1).rank

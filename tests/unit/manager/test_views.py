@@ -545,6 +545,13 @@ async def test_whoever_asks_is_told_of_a_start_that_waits_for_a_commit(
     await started("got")
     assert (await yard.handler.call(GetTask(task="got"))).task.state_name is StateName.RUNNING
     await peer.says(finished(peer.runs()[-1]))
+    await started("awaited")
+    assert (await yard.handler.call(WaitTask(task="awaited", timeout=0.0))).task.state_name is StateName.RUNNING
+    await peer.says(finished(peer.runs()[-1]))
+    await started("told")
+    events = (await yard.handler.call(ListEvents(task="told"))).events
+    assert [event.state for event in events] == ["created", "scheduled", "running"]
+    await peer.says(finished(peer.runs()[-1]))
     await started("listed")
     assert (await yard.handler.call(ListTasks())).tasks[0].state_name is StateName.RUNNING
     await peer.says(finished(peer.runs()[-1]))
