@@ -28,20 +28,11 @@ _CLONE_PARENT, _CLONE_CHILD_CLEARTID, _CLONE_CHILD_SETTID, _SIGCHLD = 0x8000, 0x
 #: Numbers of clone, set_robust_list and get_robust_list, in 64 bits.
 _CALLS = {"x86_64": (56, 273, 274), "aarch64": (220, 99, 100)}
 #: Libraries that leave nothing for a fork to do in a process of one thread, by how their names begin.
-_LIBRARIES = (
-    *("ld-linux-", "ld-2.", "libc.so.", "libc-2.", "libm.so.", "libm-2.", "libdl.so.", "libdl-2.", "libpthread.so."),
-    *(
-        "libpthread-2.",
-        "librt.so.",
-        "librt-2.",
-        "libutil.so.",
-        "libutil-2.",
-        "libcrypt.so.",
-        "libpython3.",
-        "libffi.so.",
-    ),
-    *("libz.so.", "libexpat.so.", "libgcc_s.so."),
-)
+_KNOWN_LIBRARIES = """
+    ld-linux- ld-2. libc.so. libc-2. libm.so. libm-2. libdl.so. libdl-2. libpthread.so. libpthread-2. librt.so. librt-2.
+    libutil.so. libutil-2. libcrypt.so. libpython3. libffi.so. libz.so. libexpat.so. libgcc_s.so.
+"""
+_LIBRARIES = tuple(_KNOWN_LIBRARIES.split())
 #: The same of Python's own modules in C that are files.
 _MODULES = ("_ctypes", "_opcode", "_socket", "_struct", "array", "resource")
 #: Modules that bring handlers of forks with them, which may be parts of the interpreter's own file.
@@ -158,7 +149,7 @@ def _works(fork: Callable[[], int], number_there: Any) -> bool:
 
 
 def _mapped() -> list[str]:
-    """The files of which something is in this process's memory."""
+    """The files of which code is in this process's memory."""
     with open("/proc/self/maps", "rb") as file:
         lines = [os.fsdecode(line).split(maxsplit=5) for line in file]
     return sorted(

@@ -19,10 +19,10 @@ import re
 import shutil
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import msgspec
 import structlog
@@ -37,6 +37,7 @@ MAX_DISCARDED = 1_000
 _LENGTH = struct.Struct("<I")
 _SAFE = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 
@@ -68,7 +69,7 @@ class OutputLog:
         """Keep the next chunk. ``OSError`` where the disk would not: then nothing of it is kept."""
         assert not self.beside
         if self._file is None:  # an attempt that prints nothing has no file
-            self._file = self._opened()
+            self._file = _written_in(self._path.parent, lambda: FileIO(self._path, "a"))
         body = msgspec.msgpack.encode(chunk)
         record = _LENGTH.pack(len(body)) + body
         written = self._file.write(record)
@@ -76,13 +77,6 @@ class OutputLog:
             self._file.truncate(self.end.offset)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.end = Position(chunk.sequence, self.end.offset + len(record))
-
-    def _opened(self) -> FileIO:
-        try:
-            return FileIO(self._path, "a")
-        except FileNotFoundError:  # somebody has tidied up
-            self._path.parent.mkdir(mode=0o700)
-            return FileIO(self._path, "a")
 
     def conclude(self, chunks: Sequence[Chunk]) -> None:
         """Keep the last chunks, which count what was dropped: in memory where the disk would not, until the file of the
@@ -138,6 +132,15 @@ class OutputLog:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _written_in(folder: Path, write: Callable[[], T]) -> T:
+    """What ``write`` gives, in a folder that is made again where somebody has tidied up."""
+    try:
+        return write()
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700)
+        return write()
 
 
 def _make_room(folder: Path) -> None:
@@ -205,11 +208,7 @@ class Spool:
         """Keep an outcome. ``OSError`` where it is longer than its room, and the disk has no more."""
         folder = self._folder(fence)
         staged, content = folder / "outcome.new", msgspec.json.encode(Kept(fence, outcome, beside))
-        try:
-            rooms.fill(staged, content)
-        except FileNotFoundError:  # somebody has tidied up
-            folder.mkdir(mode=0o700)
-            rooms.fill(staged, content)
+        _written_in(folder, lambda: rooms.fill(staged, content))
         os.replace(staged, folder / "outcome.json")
 
     def remove(self, fence: Fence) -> None:

@@ -342,15 +342,12 @@ class Fleet:
         self._give_back(self._holder[hold.task_id], hold)
 
     def _give_back(self, executor: Executor, hold: Hold) -> None:
-        if hold.vacated:
-            self.refresh(executor)
-            return
-        hold.vacated = True
         if hold.ahead:
             self._remove_ahead(executor, hold)
             hold.ahead = False
-        else:
+        elif not hold.vacated:
             _count(executor, hold, -1)
+        hold.vacated = True
         self.refresh(executor)
 
     def settle_order(self, executor: Executor, listed: Sequence[Fence]) -> None:

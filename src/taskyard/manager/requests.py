@@ -77,6 +77,10 @@ class Repositories:
         return tuple(reversed(self._addresses.values()))
 
 
+#: What tells of a task's state: of every start that was reported before.
+Telling = GetTask | ListTasks | WaitTask | ListAttempts | ListEvents | WhyTask
+
+
 class RequestHandler:
     """``wall`` gives seconds since the epoch. ``tasks`` owns the writes that are under way."""
 
@@ -125,21 +129,20 @@ class RequestHandler:
 
     async def answer(self, request: AnyRequest) -> Any:
         """The same, where the kind of the request is not known beforehand."""
+        if isinstance(request, Telling):
+            await self._store.caught_up()
         match request:
             case Submit():
                 return await self._carry_through(self._submit(request))
             case GetTask():
-                await self._store.caught_up()
                 return await self._views.detail(await self._store.task(await self._store.resolve(request.task)))
             case GetFile():
                 return await self._views.file(request)
             case ListTasks():
-                await self._store.caught_up()
                 return await self._views.list_tasks(request)
             case ListNames():
                 return TaskNames(names=await self._store.names())
             case WaitTask():
-                await self._store.caught_up()
                 return await self._views.wait(request)
             case StopTask():
                 return await self._carry_through(self._stop(request))
@@ -150,15 +153,12 @@ class RequestHandler:
             case DeleteTask():
                 return await self._carry_through(self._delete(request))
             case ListAttempts():
-                await self._store.caught_up()
                 return await self._views.attempts(request)
             case ReadOutput():
                 return await self._views.output(request)
             case ListEvents():
-                await self._store.caught_up()
                 return await self._views.events(request)
             case WhyTask():
-                await self._store.caught_up()
                 return await self._views.why(request)
             case ListExecutors():
                 return self._views.executors()

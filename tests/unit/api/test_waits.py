@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from starlette.exceptions import HTTPException
@@ -54,23 +55,17 @@ async def test_what_is_waited_for_comes_first() -> None:
     assert client.given_up
 
 
-async def test_a_client_that_goes_away_ends_the_wait() -> None:
+@pytest.mark.parametrize(("end", "error"), [(Client.gone, ClientGone), (Client.fails, HTTPException)])
+async def test_a_client_that_goes_away_or_fails_ends_the_wait(
+    end: Callable[[Client], None], error: type[Exception]
+) -> None:
     client, work = Client(), Work()
     waiting = asyncio.create_task(Waits().while_connected(client.receive, work.run()))
     await work.started.wait()
-    client.gone()
-    with pytest.raises(ClientGone):
+    end(client)
+    with pytest.raises(error):
         await waiting
     assert work.answer.cancelled()
-
-
-async def test_an_error_of_the_connection_is_raised() -> None:
-    client, work = Client(), Work()
-    waiting = asyncio.create_task(Waits().while_connected(client.receive, work.run()))
-    await work.started.wait()
-    client.fails()
-    with pytest.raises(HTTPException):
-        await waiting
 
 
 async def test_a_connection_that_fails_in_the_same_turn_does_no_harm() -> None:
